@@ -1,0 +1,51 @@
+"""choose(TABLE, {"name": ..., options}): a recipe's word becomes a function with its options."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from components.config import Choice, unknown
+
+Result = TypeVar("Result")
+
+
+def choose(
+    table: Mapping[str, Callable[..., Result]], choice: Choice, *, given: tuple[str, ...] = ()
+) -> Callable[..., Result]:
+    """Look up a choice's function and bind the choice's options to it.
+
+    Args:
+        table: functions by name.
+        choice: the name under ``"name"``, every other entry an option of that function.
+        given: keyword arguments that the caller supplies itself, so no option may set them and
+            none of them counts as missing.
+
+    Raises:
+        ValueError: the name is not in the table, an option is not the function's or is the
+            caller's to give, or a required option is missing.
+    """
+    name = choice["name"]
+    if name not in table:
+        raise ValueError(unknown("name", name, table))
+    function = table[name]
+    options = {key: value for key, value in choice.items() if key != "name"}
+    settable = _settable(function, given)
+    for option in options:
+        if option not in settable:
+            raise ValueError(f"{name!r} has no option {option!r}, expected one of {sorted(settable)}")
+    for option, parameter in settable.items():
+        if parameter.default is inspect.Parameter.empty and option not in options:
+            raise ValueError(f"{name!r} needs the option {option!r}")
+    return partial(function, **options)
+
+
+def _settable(
+    function: Callable[..., Any], given: tuple[str, ...]
+) -> dict[str, inspect.Parameter]:
+    """Options are the keyword-only parameters; what comes before the star is the caller's data."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
+    }

@@ -1,0 +1,181 @@
+"""RobustnessReport, save_report, load_report: what was measured, and whether to believe it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+REPORT, SAMPLES = "report.json", "samples.parquet"
+SCHEMA = 1
+
+Trust = Literal["trusted", "doubtful", "masked"]
+View = Literal["as_is", "honest"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of images with its 95 % interval by Wilson's formula.
+
+    Attributes:
+        value: in [0, 1].
+        low: lower end of the interval.
+        high: upper end of the interval.
+        num_images: how many images it was measured on.
+    """
+
+    value: float
+    low: float
+    high: float
+    num_images: int
+
+    @classmethod
+    def of(cls, value: float, num_images: int) -> "Accuracy":
+        """Make one from a share; Wilson, 1927, with z = 1.96 for 95 %.
+
+        Raises:
+            ValueError: there are no images, or the share lies outside [0, 1].
+        """
+        if num_images < 1 or not 0 <= value <= 1:
+            raise ValueError(f"an accuracy needs images and a share in [0, 1], got {value}")
+        z = 1.959963984540054
+        centre = value + z * z / (2 * num_images)
+        spread = z * math.sqrt(value * (1 - value) / num_images + (z / (2 * num_images)) ** 2)
+        scale = 1 + z * z / num_images
+        low, high = (centre - spread) / scale, (centre + spread) / scale
+        return cls(value, max(0.0, low), min(1.0, high), num_images)
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """One attack through one view of the model.
+
+    Attributes:
+        name: unique within the report, such as ``pgd-margin``; names its column in the samples.
+        view: whether gradients came from the model as it is or from its honest view.
+        settings: every parameter of the attack.
+        robust_accuracy: share of all images that are classified correctly after this attack.
+        seconds: wall time.
+    """
+
+    name: str
+    view: View
+    settings: Mapping[str, Any]
+    robust_accuracy: Accuracy
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One reason to believe or doubt the number.
+
+    Attributes:
+        id: as in the field's checklists, such as ``G1``.
+        title: in a few words.
+        value: what was measured.
+        threshold: from where on it counts.
+        verdict: passed, a warning, or a failure.
+        explanation: what it means, for people outside the field.
+        remedy: what to do about it.
+    """
+
+    id: str
+    title: str
+    value: float
+    threshold: float
+    verdict: Literal["pass", "warn", "fail"]
+    explanation: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessReport:
+    """The result of one evaluation.
+
+    Attributes:
+        title: which model this is, for people.
+        model: checkpoint hash, backbone, defences.
+        data: fingerprint, split, hash of the attacked images' ids, class names.
+        norm: of the threat model.
+        epsilon: radius in pixel units, exactly as used.
+        clean_accuracy: without any attack.
+        naive_robust_accuracy: worst case per image over the attacks on the model as it is.
+        robust_accuracy: worst case per image over all attacks and views; the honest number.
+        attacks: each attack by itself.
+        checks: what speaks for and against the number.
+        trust: the verdict over all checks.
+        costs: ``parameters``, ``flops`` of one image, ``size_bytes`` of the weights.
+        settings: the evaluation's settings.
+        versions: of the libraries that took part.
+        seconds: wall time.
+    """
+
+    title: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    norm: str
+    epsilon: float
+    clean_accuracy: Accuracy
+    naive_robust_accuracy: Accuracy
+    robust_accuracy: Accuracy
+    attacks: tuple[AttackResult, ...]
+    checks: tuple[Check, ...]
+    trust: Trust
+    costs: Mapping[str, int]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"clean {self.clean_accuracy} | robust {self.robust_accuracy} "
+            f"{self.norm} {self.epsilon:g} n={self.robust_accuracy.num_images} | {self.trust}"
+        )
+
+
+def save_report(report: RobustnessReport, samples: pa.Table, folder: Path) -> None:
+    """Write ``report.json`` and ``samples.parquet`` into a folder.
+
+    Args:
+        report: what was measured.
+        samples: a row per image: ``id`` (content hash), ``label``, ``prediction`` (clean),
+            ``clean`` and ``robust`` (share of draws that were right; 0 or 1 unless the model is
+            randomised), ``robust/NAME/VIEW`` per attack, ``margin`` and ``norm`` of the worst
+            adversarial image.
+        folder: made where it is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(samples, folder / SAMPLES)
+    text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(report)}, indent=2, allow_nan=False)
+    (folder / REPORT).write_text(text, encoding="utf-8")
+
+
+def load_report(folder: Path) -> tuple[RobustnessReport, pa.Table]:
+    """Read what `save_report` wrote.
+
+    Raises:
+        ValueError: the folder holds no report, or one of another schema.
+    """
+    try:
+        values = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        samples = pq.read_table(folder / SAMPLES)
+    except OSError as error:
+        raise ValueError(f"{folder} holds no report: {error}") from error
+    if (schema := values.pop("schema", None)) != SCHEMA:
+        raise ValueError(f"{folder / REPORT} has schema {schema}, this version reads {SCHEMA}")
+    for name in ("clean_accuracy", "naive_robust_accuracy", "robust_accuracy"):
+        values[name] = Accuracy(**values[name])
+    values["attacks"] = tuple(
+        AttackResult(**{**attack, "robust_accuracy": Accuracy(**attack["robust_accuracy"])})
+        for attack in values["attacks"]
+    )
+    values["checks"] = tuple(Check(**check) for check in values["checks"])
+    return RobustnessReport(**values), samples

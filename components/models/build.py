@@ -1,0 +1,98 @@
+"""Normalisation, defences and backbone put together: pixels to logits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from components.choose import choose
+from components.config import Choice, Config
+from components.defences import DEFENCES
+from components.defences.defended import Defended
+from components.models import BACKBONES
+from components.tensors import Images, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Config):
+    """The words that rebuild a model.
+
+    Attributes:
+        backbone: an entry of BACKBONES with its options, widths included.
+        defences: entries of DEFENCES, outermost last.
+        classes: their names, in the order of the logits.
+        image_shape: channels, height, width.
+        mean: of the training images, per channel.
+        deviation: standard deviation of the training images, per channel.
+    """
+
+    backbone: Choice
+    defences: tuple[Choice, ...] = ()
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.image_shape) != 3:
+            raise ValueError(f"image_shape must be channels, height, width, got {self.image_shape}")
+        if not len(self.mean) == len(self.deviation) == self.image_shape[0]:
+            raise ValueError("mean and deviation must have one entry per channel")
+        if min(self.deviation) <= 0:
+            raise ValueError(f"deviation must be above 0, got {self.deviation}")
+
+
+class Normalise(nn.Module):
+    """Subtracts the mean and divides by the deviation, per channel."""
+
+    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.deviation: Tensor
+
+    def forward(self, images: Images) -> Images:
+        """Normalise pixels of [0, 1]."""
+        return (images - self.mean) / self.deviation
+
+
+class Model(nn.Module):
+    """A classifier that knows its own words.
+
+    Attributes:
+        spec: what rebuilds it.
+        network: the backbone behind normalisation, inside its defences.
+    """
+
+    def __init__(self, spec: ModelSpec, backbone: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        network: nn.Module = nn.Sequential(Normalise(spec.mean, spec.deviation), backbone)
+        for defence in spec.defences:
+            network = choose(DEFENCES, defence)(network)
+        self.network = network
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network without normalisation and defences."""
+        network = self.network
+        while isinstance(network, Defended):
+            network = network.inner
+        assert isinstance(network, nn.Sequential)
+        return network[1]
+
+    def forward(self, images: Images) -> Logits:
+        """Classify pixels in [0, 1]."""
+        return self.network(images)
+
+
+def build_model(spec: ModelSpec) -> Model:
+    """Build the model a spec describes, with fresh weights from torch's global generator.
+
+    Raises:
+        ValueError: the backbone, a defence or one of their options is unknown or out of range.
+    """
+    backbone = choose(BACKBONES, spec.backbone)
+    return Model(spec, backbone(len(spec.classes), spec.image_shape[0]))

@@ -1,0 +1,72 @@
+"""save_checkpoint, load_checkpoint: a folder with weights and the words that rebuild the model."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from components.models.build import Model, ModelSpec, build_model
+
+WEIGHTS, WORDS = "weights.safetensors", "model.json"
+_FORMAT = 1
+
+
+class IncompatibleCheckpoint(ValueError):
+    """A folder that is no checkpoint, or one whose weights do not fit its words."""
+
+
+def save_checkpoint(model: Model, folder: Path, *, provenance: Mapping[str, Any]) -> None:
+    """Write a model into a folder, which is made where it is missing.
+
+    Args:
+        model: what to save; it may be on any device.
+        folder: receives ``weights.safetensors`` and ``model.json``.
+        provenance: where the weights come from, in JSON's types: stage, settings, data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    words = {
+        "format": _FORMAT,
+        "spec": json.loads(model.spec.to_json()),
+        "provenance": dict(provenance),
+    }
+    # The weights go first: a folder with `model.json` is a complete checkpoint.
+    save_file(weights, folder / WEIGHTS)
+    (folder / WORDS).write_text(json.dumps(words, indent=2), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Model:
+    """Rebuild the model of a checkpoint folder, on the CPU and in evaluation mode.
+
+    Raises:
+        IncompatibleCheckpoint: a file is missing or damaged, or words and weights disagree.
+    """
+    try:
+        words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+        if words["format"] != _FORMAT:
+            raise IncompatibleCheckpoint(
+                f"{folder / WORDS} has format {words['format']}, this version reads {_FORMAT}"
+            )
+        model = build_model(ModelSpec.from_json(json.dumps(words["spec"])))
+        model.network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise IncompatibleCheckpoint(f"{folder} is no usable checkpoint: {error}") from error
+    return model.eval()
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Give the provenance that `save_checkpoint` was handed."""
+    words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+    return dict(words["provenance"])
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """Give the SHA-256 of a checkpoint's spec and weights, which names what was evaluated."""
+    words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
+    digest = hashlib.sha256(json.dumps(words["spec"], sort_keys=True).encode())
+    digest.update((folder / WEIGHTS).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""LeNet-5 as Caffe ships it, with widths that pruning may narrow."""
+
+import torch
+from torch import Tensor, nn
+
+from components.tensors import Images, Logits
+
+FULL_WIDTHS = (20, 50, 800, 500)
+_POSITIONS = 16  # each channel of conv2 is flattened to 4 x 4 positions
+
+
+class LeNet5(nn.Module):
+    """Two convolutions, two dense layers, 28 x 28 pixels in.
+
+    Madaan et al., 2020, https://arxiv.org/abs/1908.04355, whose network for MNIST this is.
+
+    Args:
+        num_classes: number of logits.
+        in_channels: channels of the images.
+        widths: channels of conv1 and conv2, positions of the flattened conv2 that dense3 reads,
+            units of dense3. The third is at most 16 times the second; where it is less, the buffer
+            `positions` says which ones are read.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        conv1, conv2, flat, dense = widths
+        self.conv1 = nn.Conv2d(in_channels, conv1, 5)
+        self.conv2 = nn.Conv2d(conv1, conv2, 5)
+        self.pool = nn.MaxPool2d(2)
+        self.register_buffer("positions", torch.arange(flat))
+        self.positions: Tensor
+        self.dense3 = nn.Linear(flat, dense)
+        self.dense4 = nn.Linear(dense, num_classes)
+        self.relu = nn.ReLU()
+        self._reads_all = flat == conv2 * _POSITIONS
+
+    def forward(self, images: Images) -> Logits:
+        """Give the logits.
+
+        Raises:
+            ValueError: the images are not 28 x 28.
+        """
+        if images.shape[-2:] != (28, 28):
+            raise ValueError(f"lenet5 takes images of 28 x 28 pixels, got {tuple(images.shape)}")
+        features = self.pool(self.relu(self.conv1(images)))
+        features = self.pool(self.relu(self.conv2(features))).flatten(1)
+        if not self._reads_all:
+            features = features[:, self.positions]
+        return self.dense4(self.relu(self.dense3(features)))
+
+
+def lenet5(num_classes: int, in_channels: int, *, widths: tuple[int, ...] = FULL_WIDTHS) -> LeNet5:
+    """Build LeNet-5, full or with the widths that pruning left.
+
+    Weights start from Glorot's uniform distribution, as in the published code; biases from zero.
+
+    Raises:
+        ValueError: the widths are not four positive numbers that fit together.
+    """
+    if len(widths) != 4 or min(widths) < 1 or widths[2] > widths[1] * _POSITIONS:
+        raise ValueError(
+            "widths must be four positive numbers, the third at most 16 times the second, "
+            f"got {tuple(widths)}"
+        )
+    network = LeNet5(num_classes, in_channels, tuple(widths))
+    for layer in (network.conv1, network.conv2, network.dense3, network.dense4):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return network
