@@ -33,16 +33,16 @@ def choose(
     settable = _settable(function, given)
     for option in options:
         if option not in settable:
-            raise ValueError(f"{name!r} has no option {option!r}, expected one of {sorted(settable)}")
+            raise ValueError(
+                f"{name!r} has no option {option!r}, expected one of {sorted(settable)}"
+            )
     for option, parameter in settable.items():
         if parameter.default is inspect.Parameter.empty and option not in options:
             raise ValueError(f"{name!r} needs the option {option!r}")
     return partial(function, **options)
 
 
-def _settable(
-    function: Callable[..., Any], given: tuple[str, ...]
-) -> dict[str, inspect.Parameter]:
+def _settable(function: Callable[..., Any], given: tuple[str, ...]) -> dict[str, inspect.Parameter]:
     """Options are the keyword-only parameters; what comes before the star is the caller's data."""
     return {
         name: parameter

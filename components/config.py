@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin, get_type_hints
 
 Choice = Mapping[str, Any]
-"""A word with options, ``{"name": "pgd", "epsilon": 8 / 255}``, that a table turns into a function."""
+"""A word with options that a table turns into a function: ``{"name": "pgd", "steps": 20}``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Range:
             "at most": self.at_most,
             "below": self.below,
         }
-        return " and ".join(f"{word} {value:g}" for word, value in words.items() if value is not None)
+        return " and ".join(
+            f"{word} {value:g}" for word, value in words.items() if value is not None
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _checked_choice(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def _checked_scalar(name: str, value: Any, kind: type) -> Any:
+def _checked_scalar(name: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

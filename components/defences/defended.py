@@ -1,7 +1,5 @@
 """Defended: a model inside a defence, and the view through which it is attacked honestly."""
 
-from typing import ClassVar
-
 from torch import nn
 
 from components.tensors import Classifier, Images, Logits
@@ -18,7 +16,7 @@ class Defended(nn.Module):
             from torch's global generator.
     """
 
-    randomised: ClassVar[bool] = False
+    randomised = False
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -1,12 +1,15 @@
 """LeNet-5 as Caffe ships it, with widths that pruning may narrow."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from components.tensors import Images, Logits
 
 FULL_WIDTHS = (20, 50, 800, 500)
-_POSITIONS = 16  # each channel of conv2 is flattened to 4 x 4 positions
+POSITIONS = 16
+"""Each channel of conv2 is flattened to 4 x 4 positions."""
 
 
 class LeNet5(nn.Module):
@@ -20,7 +23,20 @@ class LeNet5(nn.Module):
         widths: channels of conv1 and conv2, positions of the flattened conv2 that dense3 reads,
             units of dense3. The third is at most 16 times the second; where it is less, the buffer
             `positions` says which ones are read.
+
+    Attributes:
+        gate_points: layers whose units pruning may gate, and the side the gate is on, in the order
+            of the widths.
+        latent_features: modules whose outputs are the features that vulnerability compares.
     """
+
+    gate_points: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("conv1", "output"),
+        ("conv2", "output"),
+        ("dense3", "input"),
+        ("dense4", "input"),
+    )
+    latent_features: ClassVar[tuple[str, ...]] = ("relu",)
 
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -33,7 +49,7 @@ class LeNet5(nn.Module):
         self.dense3 = nn.Linear(flat, dense)
         self.dense4 = nn.Linear(dense, num_classes)
         self.relu = nn.ReLU()
-        self._reads_all = flat == conv2 * _POSITIONS
+        self._reads_all = flat == conv2 * POSITIONS
 
     def forward(self, images: Images) -> Logits:
         """Give the logits.
@@ -58,13 +74,15 @@ def lenet5(num_classes: int, in_channels: int, *, widths: tuple[int, ...] = FULL
     Raises:
         ValueError: the widths are not four positive numbers that fit together.
     """
-    if len(widths) != 4 or min(widths) < 1 or widths[2] > widths[1] * _POSITIONS:
+    if len(widths) != 4 or min(widths) < 1 or widths[2] > widths[1] * POSITIONS:
         raise ValueError(
             "widths must be four positive numbers, the third at most 16 times the second, "
             f"got {tuple(widths)}"
         )
     network = LeNet5(num_classes, in_channels, tuple(widths))
-    for layer in (network.conv1, network.conv2, network.dense3, network.dense4):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for name, parameter in network.named_parameters():
+        if name.endswith("weight"):
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
     return network

@@ -1,0 +1,46 @@
+"""Fast gradient sign method: one step to the surface of the ball."""
+
+from torch import Tensor
+
+from components.attacks.geometry import perturbed, project, radius, steepest_step
+from components.attacks.gradients import check_images, input_gradient, untouched
+from components.attacks.losses import choose_loss
+from components.tensors import Classifier, Images, Labels
+
+
+def fgsm(
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    epsilon: float | Tensor,
+    norm: str = "linf",
+    loss: str = "logit_odds",
+    seed: int | Tensor = 0,  # noqa: ARG001  every attack takes one; this one draws nothing
+) -> Images:
+    """Take one steepest step of length epsilon from the clean images.
+
+    Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572, section 4. Differs from the paper:
+    climbs the logit odds, whose gradient has the same signs but does not underflow.
+
+    Args:
+        model: attacked in evaluation mode and left as it was.
+        images: float32 in [0, 1].
+        labels: the true classes.
+        epsilon: radius in pixel units, a number or a tensor that broadcasts to the images.
+        norm: ``linf`` or ``l2``.
+        loss: an entry of LOSSES.
+        seed: without effect.
+
+    Returns:
+        Adversarial images in the ball and in [0, 1].
+
+    Raises:
+        ValueError: images, labels, epsilon, norm or loss are not as described.
+    """
+    check_images(images, labels)
+    budget = radius(epsilon, images, norm)
+    with untouched(model):
+        _, gradient, _ = input_gradient(model, images, labels, choose_loss(loss))
+    step = steepest_step(gradient, budget, norm)
+    return perturbed(images, project(step, images, budget, norm))

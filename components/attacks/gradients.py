@@ -1,0 +1,83 @@
+"""The gradient of a loss at the pixels, from a model that stays exactly as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from components.attacks.losses import AttackLoss
+from components.tensors import Classifier, Images, Labels, Logits, PerSample
+
+
+@contextmanager
+def untouched(model: Classifier) -> Iterator[None]:
+    """Put a module into evaluation mode with frozen parameters, and put everything back.
+
+    Each module's own flag is restored, also after an exception. Parameters need no gradients of
+    their own while pixels are attacked, which saves a third of the backward pass.
+    """
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    training = [module for module in model.modules() if module.training]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for module in training:
+            module.training = False
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def input_gradient(
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    loss: AttackLoss,
+) -> tuple[PerSample, Images, Logits]:
+    """Give losses, their gradient at each image, and the logits, from one forward and backward.
+
+    The losses are summed, not averaged: a mean divides by the batch size and underflows sooner.
+
+    Raises:
+        ValueError: no gradient reaches the pixels.
+    """
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = model(images)
+        losses = loss(logits, labels)
+        if not losses.requires_grad:
+            raise ValueError(
+                "the model gives no gradient at its pixels; attack it through its honest view"
+            )
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
+    return losses.detach(), gradient, logits.detach()
+
+
+def check_images(images: Images, labels: Labels) -> None:
+    """Refuse what no attack can work on.
+
+    Raises:
+        ValueError: wrong shape or dtype, pixels outside [0, 1] or not finite, labels that are not
+            class indices or not one per image.
+    """
+    if images.ndim != 4 or images.dtype != torch.float32:
+        raise ValueError(
+            "images must be float32 of shape (batch, channels, height, width), "
+            f"got {images.dtype} of shape {tuple(images.shape)}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64, one per image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)} for {len(images)} images"
+        )
+    if len(images) and not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(
+            f"images must be finite and in [0, 1], got [{images.min():g}, {images.max():g}]"
+        )

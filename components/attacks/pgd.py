@@ -1,0 +1,121 @@
+"""Projected gradient descent: many small steps, and the strongest point on the way."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from components.attacks.geometry import (
+    perturbed,
+    project,
+    radius,
+    random_start,
+    steepest_step,
+)
+from components.attacks.gradients import check_images, input_gradient, untouched
+from components.attacks.losses import choose_loss, margin
+from components.attacks.randomness import sample_seeds
+from components.tensors import Classifier, Images, Labels, PerSample
+
+
+def pgd(
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    epsilon: float | Tensor,
+    norm: str = "linf",
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    start: Literal["random", "clean"] = "random",
+    loss: str = "logit_odds",
+    keep: Literal["best", "first", "last"] = "best",
+    seed: int | Tensor = 0,
+) -> Images:
+    """Climb the loss by projected steepest steps.
+
+    Madry et al., 2018, https://arxiv.org/abs/1706.06083, section 2.1. Differs from the paper: keeps
+    the strongest of all points, of all restarts, not the last one.
+
+    Args:
+        model: attacked in evaluation mode and left as it was.
+        images: float32 in [0, 1].
+        labels: the true classes.
+        epsilon: radius in pixel units, a number or a tensor that broadcasts to the images.
+        norm: ``linf`` or ``l2``.
+        steps: gradients per restart.
+        step_size: in pixel units; None takes 2.5 epsilon / steps.
+        restarts: independent climbs.
+        start: of each climb, uniform in ball and box, or the clean image.
+        loss: an entry of LOSSES.
+        keep: ``best`` follows every image to the end and keeps the misclassified point of largest
+            margin, or else the point of largest loss. ``first`` is done with an image once it is
+            misclassified: cheaper, and right wherever the model is deterministic and images do
+            not influence each other. ``last`` keeps the end of the last climb, as adversarial
+            training does, and saves one forward pass.
+        seed: one for all, or one per image; an image's start depends on its own seed alone.
+
+    Returns:
+        Adversarial images in the ball and in [0, 1].
+
+    Raises:
+        ValueError: images, labels or an option are not as described.
+    """
+    check_images(images, labels)
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+    if start not in ("random", "clean") or keep not in ("best", "first", "last"):
+        raise ValueError(f"start or keep is not as described, got {start!r} and {keep!r}")
+    climbed = choose_loss(loss)
+    budget = radius(epsilon, images, norm).expand(len(images), -1, -1, -1)
+    stride = budget * (2.5 / steps) if step_size is None else torch.full_like(budget, step_size)
+    seeds = sample_seeds(seed, len(images), images.device)
+    strongest = _Strongest(images)
+    with untouched(model):
+        for restart in range(restarts):
+            rows = torch.arange(len(images), device=images.device)
+            if keep == "first":
+                rows = rows[~strongest.fooled]
+            point = torch.zeros_like(images[rows])
+            if start == "random":
+                point = random_start(images[rows], budget[rows], norm, seeds[rows], stream=restart)
+            for _ in range(steps):
+                clean, true = images[rows], labels[rows]
+                losses, gradient, logits = input_gradient(
+                    model, perturbed(clean, point), true, climbed
+                )
+                if keep != "last":
+                    strongest.offer(rows, perturbed(clean, point), losses, margin(logits, true))
+                if keep == "first":
+                    standing = ~strongest.fooled[rows]
+                    rows, point, gradient = rows[standing], point[standing], gradient[standing]
+                step = steepest_step(gradient, stride[rows], norm)
+                point = project(point + step, images[rows], budget[rows], norm)
+            last = perturbed(images[rows], point)
+            if keep == "last":
+                strongest.adversarial = last
+            else:
+                logits = model(last).detach()
+                losses, margins = climbed(logits, labels[rows]), margin(logits, labels[rows])
+                strongest.offer(rows, last, losses, margins)
+    return strongest.adversarial
+
+
+class _Strongest:
+    """The best point seen of each image: misclassified by the most, or else of largest loss."""
+
+    def __init__(self, images: Images) -> None:
+        self.adversarial = images.clone()
+        self.fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self._score = torch.full((len(images),), -torch.inf, device=images.device)
+
+    def offer(self, rows: Tensor, points: Images, losses: PerSample, margins: PerSample) -> None:
+        fooled = margins > 0
+        score = torch.where(fooled, margins, losses)
+        already = self.fooled[rows]
+        better = (fooled & ~already) | ((fooled == already) & (score > self._score[rows]))
+        chosen = rows[better]
+        self.adversarial[chosen] = points[better]
+        self.fooled[chosen] = fooled[better]
+        self._score[chosen] = score[better]
