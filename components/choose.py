@@ -11,13 +11,14 @@ Result = TypeVar("Result")
 
 
 def choose(
-    table: Mapping[str, Callable[..., Result]], choice: Choice, *, given: tuple[str, ...] = ()
+    table: Mapping[str, Callable[..., Result]], choice: Choice | str, *, given: tuple[str, ...] = ()
 ) -> Callable[..., Result]:
     """Look up a choice's function and bind the choice's options to it.
 
     Args:
         table: functions by name.
-        choice: the name under ``"name"``, every other entry an option of that function.
+        choice: the name under ``"name"``, every other entry an option of that function; or the bare
+            name.
         given: keyword arguments that the caller supplies itself, so no option may set them and
             none of them counts as missing.
 
@@ -25,6 +26,10 @@ def choose(
         ValueError: the name is not in the table, an option is not the function's or is the
             caller's to give, or a required option is missing.
     """
+    if isinstance(choice, str):
+        choice = {"name": choice}
+    if not isinstance(choice, Mapping) or "name" not in choice:
+        raise ValueError(f'a choice must be {{"name": ..., options}}, got {choice!r}')
     name = choice["name"]
     if name not in table:
         raise ValueError(unknown("name", name, table))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,3 +17,8 @@ PerSample: TypeAlias = Float[Tensor, "batch"]
 
 Classifier: TypeAlias = Callable[[Images], Logits]
 """Any callable from pixels to logits; attacks and objectives ask for nothing more."""
+
+
+def best_device() -> torch.device:
+    """Give the accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

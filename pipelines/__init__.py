@@ -1,1 +1,9 @@
-"""Which steps, in which order, where."""
+"""Which steps, in which order, where. Table PIPELINES: name -> what the pipeline does.
+
+The pipeline of a name is the function of that name in the module of that name. It is imported only
+when it is compiled, since kfp takes a second or two to load.
+"""
+
+PIPELINES: dict[str, str] = {
+    "train_robust": "prepare, train in three stages, prune, attack every stage, compare, promote",
+}

@@ -22,11 +22,10 @@ class Defended(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def honest_view(self, inner: Classifier) -> Classifier:
+    def honest_view(self) -> Classifier:
         """Give the same decision function with gradients that an attacker can use.
 
-        Args:
-            inner: the honest view of the inner model.
+        It is built on ``honest_view(self.inner)``, so that defences can be stacked.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to attack it honestly")
 
@@ -36,16 +35,19 @@ class Defended(nn.Module):
 
 
 def honest_view(model: nn.Module) -> Classifier:
-    """Give the view of a model in which every defence shows usable gradients; or the model itself.
+    """Give the view of a model in which every defence shows usable gradients.
 
-    Args:
-        model: a defended module, or anything else, which is its own honest view.
+    A model without a method of that name is its own honest view.
     """
-    if isinstance(model, Defended):
-        return model.honest_view(honest_view(model.inner))
-    return model
+    view = getattr(model, "honest_view", None)
+    return view() if view else model
 
 
 def is_randomised(model: nn.Module) -> bool:
     """Say whether any defence inside the model draws at random in evaluation mode."""
     return any(isinstance(part, Defended) and part.randomised for part in model.modules())
+
+
+def is_defended(model: nn.Module) -> bool:
+    """Say whether there is any defence inside the model."""
+    return any(isinstance(part, Defended) for part in model.modules())

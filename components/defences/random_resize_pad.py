@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from components.defences.defended import Defended
+from components.defences.defended import Defended, honest_view
 from components.tensors import Classifier, Images, Logits
 
 _DRAWS_OF_VIEW = 8
@@ -41,8 +41,9 @@ class RandomResizePad(Defended):
             return self.inner(images)
         return self.inner(self._resize_and_pad(images))
 
-    def honest_view(self, inner: Classifier) -> Classifier:
+    def honest_view(self) -> Classifier:
         """Average log-probabilities over draws, so that gradients point where most draws do."""
+        inner = honest_view(self.inner)
         if self.train_only:
             return inner
 

@@ -110,6 +110,7 @@ class RobustnessReport:
         naive_robust_accuracy: worst case per image over the attacks on the model as it is.
         robust_accuracy: worst case per image over all attacks and views; the honest number.
         attacks: each attack by itself.
+        curve: radius and robust accuracy, rising radius; the first is 0.
         checks: what speaks for and against the number.
         trust: the verdict over all checks.
         costs: ``parameters``, ``flops`` of one image, ``size_bytes`` of the weights.
@@ -127,12 +128,26 @@ class RobustnessReport:
     naive_robust_accuracy: Accuracy
     robust_accuracy: Accuracy
     attacks: tuple[AttackResult, ...]
+    curve: tuple[tuple[float, Accuracy], ...]
     checks: tuple[Check, ...]
     trust: Trust
     costs: Mapping[str, int]
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     seconds: float
+
+    def figures(self) -> dict[str, float]:
+        """Give what one compares versions by, each figure under a name of its own."""
+        return {
+            "clean_accuracy": self.clean_accuracy.value,
+            "naive_robust_accuracy": self.naive_robust_accuracy.value,
+            "robust_accuracy": self.robust_accuracy.value,
+            **{
+                f"robust_accuracy.{attack.name}.{attack.view}": attack.robust_accuracy.value
+                for attack in self.attacks
+            },
+            **{name: float(value) for name, value in self.costs.items()},
+        }
 
     def __str__(self) -> str:
         return (
@@ -177,5 +192,6 @@ def load_report(folder: Path) -> tuple[RobustnessReport, pa.Table]:
         AttackResult(**{**attack, "robust_accuracy": Accuracy(**attack["robust_accuracy"])})
         for attack in values["attacks"]
     )
+    values["curve"] = tuple((epsilon, Accuracy(**share)) for epsilon, share in values["curve"])
     values["checks"] = tuple(Check(**check) for check in values["checks"])
     return RobustnessReport(**values), samples

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from components.choose import choose
 from components.config import Choice, Config
 from components.defences import DEFENCES
-from components.defences.defended import Defended
+from components.defences.defended import Defended, honest_view
 from components.models import BACKBONES
-from components.tensors import Images, Logits
+from components.tensors import Classifier, Images, Logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,10 @@ class Model(nn.Module):
             network = network.inner
         assert isinstance(network, nn.Sequential)
         return network[1]
+
+    def honest_view(self) -> Classifier:
+        """Give the same decision function with gradients that an attacker can use."""
+        return honest_view(self.network)
 
     def forward(self, images: Images) -> Logits:
         """Classify pixels in [0, 1]."""

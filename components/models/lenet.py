@@ -41,6 +41,7 @@ class LeNet5(nn.Module):
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         conv1, conv2, flat, dense = widths
+        self.widths = widths
         self.conv1 = nn.Conv2d(in_channels, conv1, 5)
         self.conv2 = nn.Conv2d(conv1, conv2, 5)
         self.pool = nn.MaxPool2d(2)

@@ -16,6 +16,8 @@ class PruningConfig(Config):
     Attributes:
         attack: crafts the adversarial images the gates are learnt on.
         epochs: passes over the training split with gates in place.
+        initial_keep_probability: of every unit; a higher one keeps more of what the model knows and
+            takes longer to close.
         kl_weight: beta, the weight of the gates' divergence from their prior.
         vulnerability_weight: lambda, the weight of the vulnerability suppression loss.
         gate_loss: what the gates minimise besides the divergence: the adversarial loss, or the
@@ -30,6 +32,7 @@ class PruningConfig(Config):
 
     attack: Choice
     epochs: Annotated[int, Range(at_least=0)] = 200
+    initial_keep_probability: Annotated[float, Range(at_least=0.01, at_most=0.99)] = 0.2386
     kl_weight: Annotated[float, Range(at_least=0)] = 4.0
     vulnerability_weight: Annotated[float, Range(at_least=0)] = 1e-3
     gate_loss: Annotated[str, OneOf("adversarial", "mixture")] = "adversarial"

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.models.build import Model
+from components.models.lenet import LeNet5
 
 _PRIOR = 1e-4  # alpha / K of the prior Beta(alpha / K, 1), set directly in the published code
 _TEMPERATURE = 0.1
 _EULER = 0.5772156649015329
-_INITIAL_A = -1.0  # a = 0.3133, and with b = 1 an expected keep probability of 0.2386
-_INITIAL_B = 0.5413  # b = 1.0000
+_INITIAL_RAW_B = 0.5413  # b = 1.0000
 _FURTHEST_LOGIT = 30.0
-_PRUNABLE = ("lenet5",)
 
 
 class BetaBernoulliGate(nn.Module):
@@ -32,7 +31,7 @@ class BetaBernoulliGate(nn.Module):
     Args:
         units: how many.
         threshold: a unit is open where its expected keep probability is above it.
-        initial_a: a of every unit, before the softplus.
+        initial_keep_probability: expected, of every unit.
 
     Attributes:
         held: units that count as open whatever their keep probability.
@@ -40,10 +39,11 @@ class BetaBernoulliGate(nn.Module):
             their noise.
     """
 
-    def __init__(self, units: int, *, threshold: float, initial_a: float = _INITIAL_A) -> None:
+    def __init__(self, units: int, *, threshold: float, initial_keep_probability: float) -> None:
         super().__init__()
-        self.raw_a = nn.Parameter(torch.full((units,), initial_a))
-        self.raw_b = nn.Parameter(torch.full((units,), _INITIAL_B))
+        initial_a = initial_keep_probability / (1 - initial_keep_probability)  # where b = 1
+        self.raw_a = nn.Parameter(torch.full((units,), math.log(math.expm1(initial_a))))
+        self.raw_b = nn.Parameter(torch.full((units,), _INITIAL_RAW_B))
         self.register_buffer("held", torch.zeros(units, dtype=torch.bool))
         self.held: Tensor
         self.threshold = threshold
@@ -85,11 +85,13 @@ class BetaBernoulliGate(nn.Module):
         logarithm = torch.lgamma(1 + 1 / a) + torch.lgamma(b + 1) - torch.lgamma(1 + 1 / a + b)
         return logarithm.exp().float()
 
+    def is_open(self) -> Tensor:
+        """Say of each unit whether it stays when closed units are cut out."""
+        return (self.keep_probability() > self.threshold) | self.held
+
     def mask(self) -> Tensor:
         """Give the factor of each unit in evaluation: its keep probability, 0 if it is closed."""
-        keep_probability = self.keep_probability()
-        is_open = (keep_probability > self.threshold) | self.held
-        return keep_probability * is_open
+        return self.keep_probability() * self.is_open()
 
     def forward(self, features: Tensor) -> Tensor:
         """Gate features of the shape (batch, units) or (batch, units, height, width)."""
@@ -111,24 +113,37 @@ class GatedLayer(nn.Module):
         return self.gate(self.layer(features))
 
 
-def gate_model(model: Model, *, threshold: float) -> Model:
+def gate_model(model: Model, **options: float) -> Model:
     """Give a copy of the model with fresh gates wherever its backbone says they go.
 
+    Args:
+        model: not changed.
+        options: of every `BetaBernoulliGate`.
+
     Raises:
-        ValueError: the backbone says nothing about gates.
+        ValueError: the backbone does not say it.
     """
     gated = copy.deepcopy(model)
-    backbone = gated.backbone
-    points = getattr(backbone, "gate_points", None)
-    if points is None:
-        name = model.spec.backbone["name"]
-        raise ValueError(f"gates fit one of {sorted(_PRUNABLE)}, got the backbone {name!r}")
-    for name, side in points:
+    backbone = prunable_backbone(gated)
+    for name, side in backbone.gate_points:
         layer = backbone.get_submodule(name)
+        assert isinstance(layer, (nn.Conv2d, nn.Linear))
         units = layer.weight.shape[0 if side == "output" else 1]
-        gate = BetaBernoulliGate(units, threshold=threshold).to(layer.weight.device)
+        gate = BetaBernoulliGate(units, **options).to(layer.weight.device)
         setattr(backbone, name, GatedLayer(layer, side, gate))
     return gated
+
+
+def prunable_backbone(model: Model) -> LeNet5:
+    """Give the model's backbone if it says where gates go.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not isinstance(model.backbone, LeNet5):
+        name = model.spec.backbone["name"]
+        raise ValueError(f"gates fit the backbone 'lenet5' and no other, got {name!r}")
+    return model.backbone
 
 
 def gates_in(model: Model) -> dict[str, BetaBernoulliGate]:

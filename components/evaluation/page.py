@@ -1,0 +1,294 @@
+"""write_page: the report as one HTML file for people, doubts before numbers."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from components.evaluation.report import Accuracy, RobustnessReport
+
+NORMS = {"linf": "L∞", "l2": "L2"}
+
+_VERDICTS = ("fail", "warn", "pass")
+_LEFT, _TOP, _WIDTH, _HEIGHT = 46.0, 26.0, 354.0, 190.0  # of the chart's axes, in its own units
+_DIGIT_WIDTH = 7.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Images on which the attack can be seen at work, the worst cases first.
+
+    Attributes:
+        images: unsigned bytes or floats in [0, 1]; count, channels (1 or 3), height, width.
+        adversarial: the same images after the strongest attack.
+        labels: the true classes.
+        predictions: classes of the clean images according to the model.
+        adversarial_predictions: classes of the adversarial images according to the model.
+
+    Raises:
+        ValueError: the arrays do not belong together, or are no images.
+    """
+
+    images: npt.NDArray[Any]
+    adversarial: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    predictions: npt.NDArray[Any]
+    adversarial_predictions: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images must be count, channels (1 or 3), height, width, got {self.images.shape}"
+            )
+        if self.adversarial.shape != self.images.shape:
+            raise ValueError(
+                f"adversarial must have the shape of images, got {self.adversarial.shape}"
+            )
+        for name in ("labels", "predictions", "adversarial_predictions"):
+            if (shape := getattr(self, name).shape) != self.images.shape[:1]:
+                raise ValueError(f"{name} must hold one class per image, got shape {shape}")
+
+
+def write_page(
+    report: RobustnessReport,
+    samples: pa.Table,
+    examples: Examples,
+    curve: Sequence[tuple[float, Accuracy]],
+    target: Path,
+) -> None:
+    """Write a page that needs no network, no script and no knowledge of the field.
+
+    Args:
+        report: what was measured; class names come from ``report.data["classes"]``.
+        samples: a row per image, as `save_report` describes it.
+        examples: a few images to show; none is fine.
+        curve: honest robust accuracy for some epsilons; empty leaves the chart out.
+        target: the file to write, in a folder that exists.
+    """
+    classes = [str(name) for name in report.data.get("classes", ())]
+    html = (
+        _templates()
+        .get_template("page.html")
+        .render(
+            report=report,
+            norm=NORMS.get(report.norm, report.norm),
+            budget=_budget(report.epsilon),
+            threat=_threat(report),
+            verdict=explain_trust(report),
+            misleading=report.naive_robust_accuracy.value > report.robust_accuracy.value,
+            checks=sorted(report.checks, key=lambda check: _VERDICTS.index(check.verdict)),
+            strongest=min((a.robust_accuracy.value for a in report.attacks), default=None),
+            chart=_chart(report, sorted(curve, key=lambda point: point[0])) if curve else None,
+            examples=_shown_examples(examples, classes),
+            amplification=_amplification(examples),
+            by_class=_by_class(samples, classes),
+        )
+    )
+    target.write_text(html, encoding="utf-8")
+
+
+def explain_trust(report: RobustnessReport) -> str:
+    """Say in one sentence of plain words what the report found and whether to believe it."""
+    clean, naive, robust = (
+        f"{accuracy.value:.1%}"
+        for accuracy in (
+            report.clean_accuracy,
+            report.naive_robust_accuracy,
+            report.robust_accuracy,
+        )
+    )
+    if report.trust == "trusted":
+        return (
+            f"Under the strongest attack this model still gets {robust} of the images right "
+            f"({clean} without attack), and no check speaks against that number."
+        )
+    if report.trust == "doubtful":
+        return (
+            f"This model gets at most {robust} of the images right under attack ({clean} without), "
+            "and probably fewer: some checks suggest that the attacks were not as strong as they "
+            "could be."
+        )
+    if report.naive_robust_accuracy.value > report.robust_accuracy.value:
+        return (
+            "Do not rely on this model under attack: it hides the way to fool it instead of "
+            f"closing it, so a naive attack leaves {naive} of the images right and an honest one "
+            f"{robust}."
+        )
+    return (
+        f"Do not rely on this model under attack: the measured {robust} shows that the attacks "
+        "could not see their way, not that the model withstands them."
+    )
+
+
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(
+        percent=lambda share: f"{share:.1%}", words=_words, facts=_facts, duration=_duration
+    )
+    return templates
+
+
+def _budget(epsilon: float) -> str:
+    return f"{epsilon * 255:g}/255"
+
+
+def _threat(report: RobustnessReport) -> str:
+    if report.norm == "linf":
+        return (
+            "may change every colour value of every pixel by at most "
+            f"{report.epsilon * 255:g} of 255 brightness steps"
+        )
+    return (
+        f"may change all pixels together by a distance of at most {report.epsilon:g} "
+        "(root of the summed squares, pixels from 0 to 1)"
+    )
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{key} {_words(item)}" for key, item in value.items() if key != "name")
+        name = str(value.get("name", ""))
+        return f"{name} ({rest})" if name and rest else name or rest or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_words(item) for item in value) or "none"
+    return str(value)
+
+
+def _facts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping) and "name" not in value:
+            yield from _facts(value, f"{name}, ")
+        else:
+            yield name, _words(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _class_name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if 0 <= label < len(classes) else f"class {label}"
+
+
+def _by_class(samples: pa.Table, classes: Sequence[str]) -> list[dict[str, Any]]:
+    labels = np.asarray(samples["label"].to_pylist(), dtype=np.int64)
+    counts = np.bincount(labels)
+    shares = {
+        column: np.bincount(labels, weights=np.asarray(samples[column].to_pylist(), dtype=float))
+        for column in ("clean", "robust")
+    }
+    rows = [
+        {"name": _class_name(label, classes)}
+        | {
+            column: Accuracy.of(min(1.0, total[label] / counts[label]), int(counts[label]))
+            for column, total in shares.items()
+        }
+        for label in np.flatnonzero(counts).tolist()
+    ]
+    return sorted(rows, key=lambda row: (row["robust"].value, row["name"]))
+
+
+def _pixels(images: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return images / 255.0 if images.dtype == np.uint8 else images.astype(np.float64)
+
+
+def _amplification(examples: Examples) -> int:
+    """Give the whole number that makes the largest change fill the range around grey."""
+    change = np.abs(_pixels(examples.adversarial) - _pixels(examples.images)).max(initial=0.0)
+    return max(1, int(0.5 / change + 1e-6)) if change > 0 else 1
+
+
+def _shown_examples(examples: Examples, classes: Sequence[str]) -> list[dict[str, Any]]:
+    images, adversarial = _pixels(examples.images), _pixels(examples.adversarial)
+    changes = 0.5 + _amplification(examples) * (adversarial - images)
+    return [
+        {
+            "clean": _png(images[i]),
+            "change": _png(changes[i]),
+            "adversarial": _png(adversarial[i]),
+            "label": _class_name(int(examples.labels[i]), classes),
+            "before": _class_name(int(examples.predictions[i]), classes),
+            "after": _class_name(int(examples.adversarial_predictions[i]), classes),
+            "right_before": bool(examples.predictions[i] == examples.labels[i]),
+            "right_after": bool(examples.adversarial_predictions[i] == examples.labels[i]),
+            "enlarged": images.shape[-1] < 128,
+        }
+        for i in range(len(images))
+    ]
+
+
+def _png(pixels: npt.NDArray[np.float64]) -> str:
+    levels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
+    file = io.BytesIO()
+    picture.save(file, "png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _chart(report: RobustnessReport, curve: Sequence[tuple[float, Accuracy]]) -> dict[str, Any]:
+    """Place accuracy against epsilon on the page; the template draws it."""
+    reach = max(curve[-1][0], report.epsilon) or 1.0
+
+    def across(epsilon: float) -> float:
+        return round(_LEFT + _WIDTH * epsilon / reach, 2)
+
+    def down(share: float) -> float:
+        return round(_TOP + _HEIGHT * (1 - share), 2)
+
+    points = [
+        {"x": across(epsilon), "y": down(accuracy.value), "accuracy": accuracy}
+        | {"epsilon": _budget(epsilon) if report.norm == "linf" else f"{epsilon:g}"}
+        for epsilon, accuracy in curve
+    ]
+    upper = [f"{across(epsilon)},{down(accuracy.high)}" for epsilon, accuracy in curve]
+    lower = [f"{across(epsilon)},{down(accuracy.low)}" for epsilon, accuracy in curve]
+    return {
+        "points": points,
+        "line": " ".join(f"{point['x']},{point['y']}" for point in points),
+        "band": " ".join(upper + lower[::-1]),
+        "levels": [(share, down(share)) for share in (0, 0.25, 0.5, 0.75, 1)],
+        "labels": list(_readable(points)),
+        "left": _LEFT,
+        "right": _LEFT + _WIDTH,
+        "top": _TOP,
+        "bottom": _TOP + _HEIGHT,
+        "epsilon": across(report.epsilon),
+        "naive": down(report.naive_robust_accuracy.value),
+    }
+
+
+def _readable(points: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, str]]:
+    """Leave out labels that would touch the one before."""
+    end = float("-inf")
+    for point in points:
+        label = point["epsilon"].removesuffix("/255")
+        half = _DIGIT_WIDTH * len(label) / 2
+        if point["x"] - half >= end:
+            end = point["x"] + half + _DIGIT_WIDTH
+            yield point["x"], label

@@ -1,0 +1,170 @@
+"""The command line: bartizan list, run, compile, report, ui.
+
+torch, kfp and mlflow take seconds to load, so only the command that needs one imports it.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+
+app = typer.Typer(
+    help="Train image classifiers that withstand attack, and believe only honest numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help loads in half the time
+)
+
+_Pipeline = Annotated[str, typer.Argument(help="Which one; 'bartizan list' names them.")]
+_Recipe = Annotated[
+    str, typer.Option("--recipe", help="A recipe by name, or a .py file that sets RECIPE.")
+]
+_Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="section.field=value; repeat it for more.")
+]
+_Workspace = Annotated[
+    Path, typer.Option("--workspace", help="Folder of local runs and their tracking store.")
+]
+_WORKSPACE = Path(".bartizan")
+_FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
+
+
+@app.command("list")
+def list_all() -> None:
+    """Name the pipelines and the recipes."""
+    from pipelines import PIPELINES
+    from pipelines.recipes import RECIPES
+
+    recipes = {name: recipe.about for name, recipe in RECIPES.items()}
+    for title, captions in (("Pipelines", PIPELINES), ("Recipes", recipes)):
+        typer.echo(title)
+        for name, caption in captions.items():
+            typer.echo(f"  {name:<14} {caption}")
+
+
+@app.command("compile")
+def compile_(
+    pipeline: _Pipeline = "train_robust",
+    recipe: _Recipe = "digits",
+    settings: _Settings = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; PIPELINE.yaml by default.")
+    ] = None,
+) -> None:
+    """Write a pipeline as the file that a cluster executes."""
+    from pipelines.compile import compile_pipeline
+
+    target = output or Path(f"{pipeline}.yaml")
+    with _usage_errors():
+        compile_pipeline(pipeline, _load(recipe, settings), target)
+    typer.echo(f"{target} written")
+
+
+@app.command()
+def run(
+    pipeline: _Pipeline = "train_robust",
+    recipe: _Recipe = "digits",
+    settings: _Settings = None,
+    workspace: _Workspace = _WORKSPACE,
+) -> None:
+    """Run a pipeline on this machine, without any server."""
+    from rich.console import Console
+
+    from pipelines.compile import compile_pipeline
+    from pipelines.display import show_events
+    from pipelines.graph import read_steps
+    from pipelines.local import RunFailed, run_locally
+    from pipelines.summary import show_summary
+    from pipelines.workspace import Workspace
+
+    console, place = Console(), Workspace(workspace)
+    with ExitStack() as stack:
+        with _usage_errors():
+            lock = stack.enter_context(place.occupy())
+            chosen = _load(recipe, settings)
+            folder = place.new_run()
+            compile_pipeline(pipeline, chosen, folder.pipeline)
+        steps = read_steps(folder.pipeline)
+        console.print(f"run {folder.run_id}, log in {folder.log}", soft_wrap=True, highlight=False)
+        try:
+            events = run_locally(pipeline, folder, place, lock.fileno())
+            show_events(stack.enter_context(closing(events)), len(steps), console)
+        except RunFailed as error:
+            _say_and_exit(str(error), _FAILED)
+        except KeyboardInterrupt:
+            _say_and_exit(f"run {folder.run_id} was stopped", _INTERRUPTED)
+    show_summary(folder, steps, console)
+
+
+@app.command()
+def report(
+    run_id: Annotated[str, typer.Argument(help="Which run; the last one by default.")] = "",
+    workspace: _Workspace = _WORKSPACE,
+) -> None:
+    """Show a finished run's table and verdict again."""
+    from rich.console import Console
+
+    from pipelines.graph import read_steps
+    from pipelines.summary import show_summary
+    from pipelines.workspace import Workspace
+
+    with _usage_errors():
+        folder = Workspace(workspace).find_run(run_id)
+        show_summary(folder, read_steps(folder.pipeline), Console())
+
+
+@app.command()
+def ui(
+    workspace: _Workspace = _WORKSPACE,
+    port: Annotated[int, typer.Option(help="Where the page is served on this machine.")] = 5000,
+) -> None:
+    """Open MLflow's page on the runs and models of a workspace."""
+    from pipelines.workspace import Workspace
+
+    place = Workspace(workspace)
+    if not place.root.is_dir():
+        _say_and_exit(f"there is no workspace {workspace}; 'bartizan run' makes one", _WRONG_USAGE)
+    typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
+    os.execv(sys.executable, [*command, "--backend-store-uri", place.tracking_uri])
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _load(recipe: str, settings: Sequence[str] | None) -> "Recipe":
+    from pipelines.settings import check_choices, load_recipe, override
+
+    chosen = load_recipe(recipe)
+    for assignment in settings or ():
+        chosen = override(chosen, assignment)
+    check_choices(chosen)
+    return chosen
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Turn what the caller got wrong into one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        _say_and_exit(str(error), _WRONG_USAGE)
+
+
+def _say_and_exit(message: str, code: int) -> NoReturn:
+    typer.echo(f"bartizan: {message}", err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A pipeline run on this machine: started, watched, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components import progress
+from pipelines.workspace import RunFolder, Workspace
+
+Event = Mapping[str, Any]
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 10.0
+
+
+class RunFailed(RuntimeError):
+    """A run that did not end well; the message names the step, the cause and where to read on."""
+
+
+def run_locally(
+    pipeline: str, folder: RunFolder, workspace: Workspace, lock: int
+) -> Generator[Event]:
+    """Execute a run folder's pipeline and give the steps' events as they come.
+
+    Closing the iterator, or an interrupt, ends every process of the run and marks it as killed.
+
+    Args:
+        pipeline: its name, for the tracking store.
+        folder: holds the compiled pipeline.
+        workspace: where the run is tracked.
+        lock: file descriptor that keeps the workspace occupied while any process of the run lives.
+
+    Raises:
+        RunFailed: a step failed, or the runner did.
+    """
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": workspace.tracking_uri,
+        "KFP_RUN_ID": folder.run_id,
+        progress.EVENTS_FILE: str(folder.events),
+        "PYTHONUNBUFFERED": "1",
+        # A folder named `components` or `pipelines` where the run is started must not win.
+        "PYTHONSAFEPATH": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [sys.executable, "-m", "pipelines.local_runner", str(folder.path), pipeline]
+    folder.events.touch()
+    with folder.log.open("wb") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends all the others.
+        process = subprocess.Popen(
+            [*command, str(workspace.artifact_root)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+    failure: Event | None = None
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for event in _follow(folder.events, process):
+            failure = event if event["event"] == "failed" else failure
+            yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if process.poll() is None:
+            _stop(process)
+            _mark_killed(folder, environment)
+    if process.returncode:
+        raise RunFailed(_explain(failure, folder, process.returncode))
+
+
+def _follow(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
+    with path.open(encoding="utf-8") as file:
+        pending = ""
+        while True:
+            ended = process.poll() is not None
+            for line in file:
+                pending += line
+                if pending.endswith("\n"):
+                    yield json.loads(pending)
+                    pending = ""
+            if ended:
+                return
+            time.sleep(_POLL_SECONDS)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the runner, its steps and their children, gently first."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, ending)
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return
+
+
+def _mark_killed(folder: RunFolder, environment: Mapping[str, str]) -> None:
+    """End the run in the tracking store, in a process that has the run's environment."""
+    code = "import sys; from components import tracking; tracking.close_pipeline_run(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, folder.run_id, "KILLED"]
+    subprocess.run(command, env=environment, check=False, capture_output=True)
+
+
+def _explain(failure: Event | None, folder: RunFolder, code: int) -> str:
+    lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if failure:
+        marks = [n for n, line in enumerate(lines, 1) if line.strip().startswith("Traceback")]
+        step = [n for n, line in enumerate(lines, 1) if failure["error"] in line]
+        where = next(iter(step or marks), len(lines))
+        return (
+            f"{failure['step']} failed: {failure['error']}\n"
+            f"  at {failure['where']}, in line {where} of {folder.log}"
+        )
+    last = "\n".join(f"  {line}" for line in lines[-5:] if line.strip())
+    return (
+        f"the run ended with code {code} before a step could say why; "
+        f"{folder.log} ends with\n{last}"
+    )

@@ -1,0 +1,129 @@
+"""From the words of a command line to a recipe that is checked before anything runs."""
+
+import dataclasses
+import json
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.config import Choice, Config, field_types, unknown
+from components.data.config import DataConfig
+from components.evaluation.config import EvaluationConfig
+from components.pruning.config import PruningConfig
+from components.training.config import TrainingConfig
+from pipelines.recipe import Recipe, sections
+from pipelines.recipes import RECIPES
+
+
+def load_recipe(word: str) -> Recipe:
+    """Look a recipe up by name, or take the value RECIPE of a Python file.
+
+    Raises:
+        ValueError: there is no such recipe, no such file, or no recipe in the file.
+    """
+    if not word.endswith(".py"):
+        if word not in RECIPES:
+            raise ValueError(f"{unknown('recipe', word, RECIPES)}, or the path of a .py file")
+        return RECIPES[word]
+    if not Path(word).is_file():
+        raise ValueError(f"there is no recipe file {word}")
+    recipe = runpy.run_path(word).get("RECIPE")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"{word} must set RECIPE to a {Recipe.__name__}, got {recipe!r:.60}")
+    return recipe
+
+
+def override(recipe: Recipe, assignment: str) -> Recipe:
+    """Set one field: ``section.field=value``, or ``section.field.option=value`` inside a choice.
+
+    A section is one of the recipe's, or a room's name, which stands for every section of that room:
+    ``training.epochs=1`` sets all three training stages. Values are JSON, a fraction such as
+    ``8/255``, or plain words.
+
+    Raises:
+        ValueError: the section, field or option is unknown, or the value is wrong.
+    """
+    path, equals, text = assignment.partition("=")
+    section, *fields = path.strip().split(".")
+    if not equals or len(fields) not in (1, 2):
+        raise ValueError(f"a setting is written section.field=value, got {assignment!r}")
+    known = sections(recipe)
+    rooms = {_room(config) for config in known.values()}
+    chosen = [name for name, config in known.items() if section in (name, _room(config))]
+    if not chosen:
+        raise ValueError(unknown("section", section, {*known, *rooms}))
+    changes = {name: _set(name, known[name], fields, _parse(text.strip())) for name in chosen}
+    return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def check_choices(recipe: Recipe) -> None:
+    """Try every choice of a recipe on a toy, so that a wrong word or value is found now.
+
+    Takes some seconds, for this is where torch is loaded.
+
+    Raises:
+        ValueError: a name or an option is unknown, or a value is out of range.
+    """
+    for name, section in sections(recipe).items():
+        for where, attempt, choice in _attempts(section):
+            try:
+                attempt(choice)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name}.{where}: {error}") from error
+
+
+def _room(config: Config) -> str:
+    return type(config).__module__.split(".")[1]
+
+
+def _set(section: str, config: Config, fields: list[str], value: Any) -> Config:
+    field, *option = fields
+    if field not in field_types(type(config)):
+        raise ValueError(unknown(f"field of {section}", field, field_types(type(config))))
+    if option:
+        current = getattr(config, field)
+        if not isinstance(current, Mapping):
+            raise ValueError(f"{section}.{field} is {current!r}, which has no options to set")
+        value = {**current, option[0]: value}
+    try:
+        return dataclasses.replace(config, **{field: value})
+    except ValueError as error:
+        raise ValueError(f"{section}.{error}") from error
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _attempts(section: Config) -> Iterator[tuple[str, Callable[[Choice], None], Choice]]:
+    """Give, for every choice of a section, where it stands, what tries it, and the choice."""
+    from pipelines import trial  # loads torch
+
+    match section:
+        case DataConfig():
+            yield "source", trial.try_source, section.source
+        case TrainingConfig():
+            yield "objective", trial.try_objective, section.objective
+            if section.backbone is not None:
+                yield "backbone", trial.try_backbone, section.backbone
+            if section.selection is not None:
+                yield "selection", trial.try_attack, section.selection
+            for defence in section.defences:
+                yield "defences", trial.try_defence, defence
+            for augmentation in section.augmentations:
+                yield "augmentations", trial.try_augmentation, augmentation
+        case PruningConfig():
+            yield "attack", trial.try_attack, section.attack
+        case EvaluationConfig():
+            threat = {"epsilon": section.epsilon, "norm": section.norm}
+            for attack in section.suite:
+                yield "suite", trial.try_attack, {**attack, **threat}

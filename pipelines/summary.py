@@ -1,0 +1,92 @@
+"""What a finished run shows: a row per stage, the verdict, and where to look next."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.evaluation.report import REPORT, Accuracy, RobustnessReport, load_report
+from components.registry.compare import VERDICT, Verdict, load_verdict
+from pipelines.workspace import RunFolder
+
+_PAGE = "report.html"
+_TRUST = {"trusted": "green", "doubtful": "yellow", "masked": "red"}
+
+
+def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> None:
+    """Print the table, the verdict and where the page lies.
+
+    Args:
+        folder: of a finished run.
+        stages: names of the steps in the order in which their models come to be.
+        console: where to print.
+
+    Raises:
+        ValueError: the run has left no report.
+    """
+    reports = [load_report(path)[0] for path in folder.folders_with(REPORT)]
+    if not reports:
+        raise ValueError(f"the run {folder.run_id} has left no report; see {folder.log}")
+    reports.sort(key=lambda report: stages.index(report.title))
+    console.print(_table(reports))
+    for path in folder.folders_with(VERDICT):
+        _show_verdict(load_verdict(path), console)
+    console.print(f"\nReport   {_keep_page(folder, reports[-1].title)}", soft_wrap=True)
+    console.print("Compare  bartizan ui", highlight=False)
+
+
+def _table(reports: Sequence[RobustnessReport]) -> Table:
+    first = reports[0]
+    table = Table(
+        title=f"Test accuracy under {first.norm} attacks of radius {first.epsilon:g}",
+        caption=f"n = {first.clean_accuracy.num_images} images, with 95 % intervals; "
+        "worst case: right under every attack, also through the honest view of a defence",
+        title_justify="left",
+        caption_justify="left",
+    )
+    names = list(dict.fromkeys(attack.name for attack in first.attacks))
+    table.add_column("stage")
+    for name in ("clean", *names, "worst case"):
+        table.add_column(name, justify="right")
+    for name in ("parameters", "FLOPs", "trust"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        table.add_row(
+            report.title,
+            _cell(report.clean_accuracy),
+            *(_cell(_under(report, name)) for name in names),
+            f"[bold]{_cell(report.robust_accuracy)}",
+            f"{report.costs['parameters']:,}",
+            f"{report.costs['flops']:,}",
+            f"[{_TRUST[report.trust]}]{report.trust}",
+        )
+    return table
+
+
+def _under(report: RobustnessReport, name: str) -> Accuracy:
+    """Give the accuracy under an attack through the view in which it is stronger."""
+    found = [attack.robust_accuracy for attack in report.attacks if attack.name == name]
+    return min(found, key=lambda accuracy: accuracy.value)
+
+
+def _cell(accuracy: Accuracy) -> str:
+    return f"{accuracy.value:.1%}\n[dim]{accuracy.low * 100:.1f}-{accuracy.high * 100:.1f}"
+
+
+def _show_verdict(verdict: Verdict, console: Console) -> None:
+    decision = "becomes the champion" if verdict.promoted else "does not become the champion"
+    console.print(f"\n[bold]Verdict[/bold]  the challenger {decision}")
+    for rule in verdict.rules:
+        mark = "[green]✓[/green]" if rule.passed else "[red]✗[/red]"
+        console.print(f"  {mark} {escape(rule.reason)}", highlight=False)
+
+
+def _keep_page(folder: RunFolder, title: str) -> Path:
+    """Copy the last stage's page to where it is found at once."""
+    for path in folder.folders_with(_PAGE):
+        if load_report(path)[0].title == title:
+            shutil.copyfile(path / _PAGE, folder.path / _PAGE)
+    return folder.path / _PAGE

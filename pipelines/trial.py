@@ -1,0 +1,56 @@
+"""Try the choices of a recipe on a toy image and a toy model, in milliseconds."""
+
+import torch
+from torch import nn
+
+from components.attacks import ATTACKS
+from components.augmentations import AUGMENTATIONS
+from components.choose import choose
+from components.config import Choice
+from components.data.sources import SOURCES
+from components.defences import DEFENCES
+from components.models import BACKBONES
+from components.objectives import choose_objective
+
+_IMAGES = torch.full((2, 1, 8, 8), 0.5)
+_LABELS = torch.tensor([0, 1])
+_TARGETS = torch.eye(3)[_LABELS]
+
+
+def try_source(choice: Choice) -> None:
+    """Look a source up with its options; reading it is the first step's work."""
+    choose(SOURCES, choice)
+
+
+def try_backbone(choice: Choice) -> None:
+    """Build a backbone without its weights' memory."""
+    build = choose(BACKBONES, choice)
+    with torch.device("meta"):
+        build(len(_TARGETS[0]), _IMAGES.shape[1])
+
+
+def try_defence(choice: Choice) -> None:
+    """Put a defence on the toy model."""
+    choose(DEFENCES, choice)(_toy())
+
+
+def try_attack(choice: Choice) -> None:
+    """Attack the toy model."""
+    choose(ATTACKS, choice, given=("seed",))(_toy(), _IMAGES, _LABELS, seed=0)
+
+
+def try_objective(choice: Choice) -> None:
+    """Take the objective's losses on the toy model."""
+    choose_objective(choice)(_toy(), _IMAGES, _TARGETS, seed=0)
+
+
+def try_augmentation(choice: Choice) -> None:
+    """Augment the toy images."""
+    augment = choose(AUGMENTATIONS, choice, given=("generator",))
+    augment(_IMAGES, _TARGETS, generator=torch.Generator().manual_seed(0))
+
+
+def _toy() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(_IMAGES[0].numel(), len(_TARGETS[0])))

@@ -1,0 +1,65 @@
+"""Reference counts of Madaan et al., 2020, for the widths published with Lee et al., 2018."""
+
+import pytest
+import torch
+from torch import nn
+
+from components.models.build import ModelSpec, build_model
+from components.models.costs import costs, count_flops, count_memory, count_parameters
+from components.models.lenet import FULL_WIDTHS, lenet5
+
+IMAGE = (1, 28, 28)
+
+
+def lenet_with(*widths):
+    return lenet5(10, 1, widths=widths)
+
+
+def test_full_lenet_costs_what_is_published():
+    spec = ModelSpec(
+        backbone={"name": "lenet5"},
+        classes=tuple("0123456789"),
+        image_shape=IMAGE,
+        mean=(0.1,),
+        deviation=(0.3,),
+    )
+    assert costs(build_model(spec)) == {"parameters": 431_080, "flops": 4_615_940}
+    assert count_memory(lenet_with(*FULL_WIDTHS), IMAGE) == 477_410
+
+
+@pytest.mark.parametrize(
+    ("widths", "flops_ratio", "memory_percent"),
+    [((13, 20, 99, 30), 3.751, 9.496), ((13, 25, 156, 54), 3.182, 11.034)],
+)
+def test_pruned_lenet_has_the_published_ratios(widths, flops_ratio, memory_percent):
+    model = lenet_with(*widths)
+    assert 4_615_940 / count_flops(model, IMAGE) == pytest.approx(flops_ratio, abs=5e-4)
+    assert 100 * count_memory(model, IMAGE) / 477_410 == pytest.approx(memory_percent, abs=5e-4)
+
+
+def test_pruned_lenet_has_the_published_counts():
+    model = lenet_with(13, 25, 156, 54)
+    assert count_flops(model, IMAGE) == 1_450_558
+    assert count_memory(model, IMAGE) == 52_678
+
+
+def test_groups_strides_and_missing_biases_are_counted_as_computed():
+    conv = nn.Conv2d(4, 8, 3, groups=4, stride=2, bias=False)
+    assert count_flops(conv, (4, 9, 9)) == 8 * 4 * 4 * (2 * 9 - 1)
+    pooled = nn.Sequential(conv, nn.AvgPool2d((2, 4)))
+    assert count_flops(pooled, (4, 9, 9)) == count_flops(conv, (4, 9, 9)) + 8 * 2 * 1 * 8
+
+
+def test_counting_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.BatchNorm2d(1), lenet_with(2, 3, 48, 5).eval()).train()
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    count_flops(model, IMAGE)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_parameters_are_counted_once_where_layers_share_them():
+    layer = nn.Linear(3, 2)
+    assert count_parameters(nn.Sequential(layer, layer)) == 8
