@@ -28,7 +28,10 @@ def load_recipe(word: str) -> Recipe:
         return RECIPES[word]
     if not Path(word).is_file():
         raise ValueError(f"there is no recipe file {word}")
-    recipe = runpy.run_path(word).get("RECIPE")
+    try:
+        recipe = runpy.run_path(word).get("RECIPE")
+    except Exception as error:  # whatever a user's own file may raise
+        raise ValueError(f"{word}: {type(error).__name__}: {error}") from error
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{word} must set RECIPE to a {Recipe.__name__}, got {recipe!r:.60}")
     return recipe

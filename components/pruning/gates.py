@@ -17,6 +17,7 @@ _TEMPERATURE = 0.1
 _EULER = 0.5772156649015329
 _INITIAL_RAW_B = 0.5413  # b = 1.0000
 _FURTHEST_LOGIT = 30.0
+_SMALLEST_FACTOR = 1e-8
 
 
 class BetaBernoulliGate(nn.Module):
@@ -77,7 +78,8 @@ class BetaBernoulliGate(nn.Module):
         logit_keep = _draw_logit_keep(*self.posterior())
         uniform = torch.rand(batch_size // self.copies, len(logit_keep), device=logit_keep.device)
         relaxed = torch.sigmoid((uniform.logit(eps=1e-7) + logit_keep) / _TEMPERATURE)
-        return relaxed.repeat(self.copies, 1)
+        # Products of tinier factors leave float32's normal range, where CPUs are far slower.
+        return functional.threshold(relaxed, _SMALLEST_FACTOR, 0.0).repeat(self.copies, 1)
 
     def keep_probability(self) -> Tensor:
         """Give the expected keep probability of each unit, b·Γ(1 + 1/a)·Γ(b) / Γ(1 + 1/a + b)."""
@@ -113,12 +115,8 @@ class GatedLayer(nn.Module):
         return self.gate(self.layer(features))
 
 
-def gate_model(model: Model, **options: float) -> Model:
+def gate_model(model: Model, *, threshold: float, initial_keep_probability: float) -> Model:
     """Give a copy of the model with fresh gates wherever its backbone says they go.
-
-    Args:
-        model: not changed.
-        options: of every `BetaBernoulliGate`.
 
     Raises:
         ValueError: the backbone does not say it.
@@ -129,8 +127,10 @@ def gate_model(model: Model, **options: float) -> Model:
         layer = backbone.get_submodule(name)
         assert isinstance(layer, (nn.Conv2d, nn.Linear))
         units = layer.weight.shape[0 if side == "output" else 1]
-        gate = BetaBernoulliGate(units, **options).to(layer.weight.device)
-        setattr(backbone, name, GatedLayer(layer, side, gate))
+        gate = BetaBernoulliGate(
+            units, threshold=threshold, initial_keep_probability=initial_keep_probability
+        )
+        setattr(backbone, name, GatedLayer(layer, side, gate.to(layer.weight.device)))
     return gated
 
 

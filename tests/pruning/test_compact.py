@@ -9,6 +9,7 @@ from components.models.lenet import LeNet5
 from components.pruning.compact import ClosedLayer, compact_model, hold_last_units
 from components.pruning.gates import gate_model, gates_in
 
+AS_PUBLISHED = {"threshold": 1e-3, "initial_keep_probability": 0.2386}
 SHARES = st.tuples(*[st.floats(0.0, 1.0)] * 4)
 
 

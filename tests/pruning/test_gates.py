@@ -13,6 +13,8 @@ from components.pruning.gates import (
     total_kl,
 )
 
+AS_PUBLISHED = {"threshold": 1e-3, "initial_keep_probability": 0.2386}
+
 
 def gate_with(a: float, b: float, units: int = 1) -> BetaBernoulliGate:
     gate = BetaBernoulliGate(units, **AS_PUBLISHED)
@@ -40,10 +42,12 @@ def test_kl_agrees_with_monte_carlo(a, b):
     assert gate_with(a, b).kl().item() == pytest.approx(float(differences.mean()), abs=5 * error)
 
 
-@pytest.mark.parametrize(("initial_a", "expected"), [(-1.0, 0.2386), (2.0, 0.6802)])
-def test_initial_keep_probability_is_the_published_one(initial_a, expected):
-    gate = BetaBernoulliGate(3, threshold=1e-3, initial_a=initial_a)
+@pytest.mark.parametrize(("expected", "raw_a"), [(0.2386, -1.0), (0.6802, 2.0)])
+def test_initial_parameters_are_the_published_ones(expected, raw_a):
+    gate = BetaBernoulliGate(3, threshold=1e-3, initial_keep_probability=expected)
     assert gate.keep_probability().tolist() == pytest.approx([expected] * 3, abs=1e-4)
+    assert gate.raw_a.tolist() == pytest.approx([raw_a] * 3, abs=1e-3)
+    assert gate.raw_b.tolist() == pytest.approx([0.5413] * 3)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.05, 1.0), (0.3, 1.0), (1.0, 5.0), (3.0, 0.5)])
@@ -84,7 +88,7 @@ def test_copies_in_a_batch_share_their_noise_only_meanwhile():
 
 
 def test_evaluation_multiplies_by_a_thresholded_keep_probability():
-    gate = BetaBernoulliGate(3, threshold=0.2).eval()
+    gate = BetaBernoulliGate(3, threshold=0.2, initial_keep_probability=0.5).eval()
     gate.raw_a.data.copy_(torch.tensor([-1.0, -2.0, 2.0]))
     features = torch.rand(4, 3, 5, 5)
     factors = torch.tensor([0.2386, 0.0, 0.6802])
@@ -94,10 +98,10 @@ def test_evaluation_multiplies_by_a_thresholded_keep_probability():
 
 
 def test_a_held_unit_stays_open_with_its_own_factor():
-    gate = BetaBernoulliGate(2, threshold=0.5)
+    gate = BetaBernoulliGate(2, threshold=0.5, initial_keep_probability=0.25)
     gate.held[1] = True
     assert gate.is_open().tolist() == [False, True]
-    assert gate.mask().tolist() == pytest.approx([0, 0.2386], abs=1e-4)
+    assert gate.mask().tolist() == pytest.approx([0, 0.25], abs=1e-4)
 
 
 def test_full_lenet_has_the_published_gates(make_model):

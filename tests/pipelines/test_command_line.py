@@ -1,0 +1,67 @@
+"""The command line as a user meets it: one line and exit code 2 for what was said wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BARTIZAN = Path(sys.executable).with_name("bartizan")
+
+
+def bartizan(*words, cwd, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [BARTIZAN, *words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_list_names_pipelines_and_recipes(tmp_path):
+    result = bartizan("list", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "train_robust" in result.stdout and "digits" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "fly"], "unknown pipeline 'fly', expected one of"),
+        (["run", "--recipe", "huge"], "unknown recipe 'huge', expected one of"),
+        (["run", "--recipe", "none.py"], "there is no recipe file none.py"),
+        (["run", "--recipe", "broken.py"], "broken.py: NameError: name 'no' is not defined"),
+        (["run", "--set", "training.epoch=1"], "unknown field of stage_one 'epoch'"),
+        (["run", "--set", "training.epochs=-1"], "stage_one.epochs must be at least 0, got -1"),
+        (["run", "--workspace", "broken.py"], "cannot be written"),
+        (["compile", "--output", "no/such/folder.yaml"], "no/such/folder.yaml"),
+        (["report"], "there is no run"),
+        (["ui"], "there is no workspace .bartizan"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_runs(tmp_path, words, message):
+    (tmp_path / "broken.py").write_text("RECIPE = no\n")
+    result = bartizan(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not list(tmp_path.glob(".bartizan/runs/*/log.txt"))
+
+
+def test_compile_writes_the_file_a_cluster_gets(tmp_path):
+    result = bartizan("compile", "--recipe", "tiny", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "train-stage-one" in (tmp_path / "train_robust.yaml").read_text()
+
+
+def test_help_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys; sys.argv = ['bartizan', '--help']\n"
+        "from pipelines.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print([m for m in ('torch', 'kfp', 'mlflow', 'rich') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("[]\n")

@@ -1,0 +1,80 @@
+"""Every pipeline with every recipe compiles, without torch and mlflow, to a file kfp accepts."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from components import images
+from pipelines import PIPELINES
+from pipelines.compile import compile_pipeline
+from pipelines.graph import read_steps
+from pipelines.recipe import arguments
+from pipelines.recipes import RECIPES
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["mlflow"] = None
+from pathlib import Path
+from pipelines.compile import compile_pipeline
+from pipelines.recipes import RECIPES
+compile_pipeline(sys.argv[1], RECIPES[sys.argv[2]], Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_compiles_where_torch_cannot_be_imported(pipeline, recipe, tmp_path):
+    target = tmp_path / "pipeline.yaml"
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, pipeline, recipe, target], check=True)
+    spec = next(yaml.safe_load_all(target.read_text()))
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    defaults = {name: parameter["defaultValue"] for name, parameter in parameters.items()}
+    assert defaults == arguments(RECIPES[recipe])
+
+
+@pytest.fixture
+def spec(tmp_path):
+    compile_pipeline("train_robust", RECIPES["tiny"], tmp_path / "pipeline.yaml")
+    return next(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))
+
+
+def test_steps_carry_the_names_of_the_run_graph(tmp_path):
+    compile_pipeline("train_robust", RECIPES["tiny"], tmp_path / "pipeline.yaml")
+    steps = read_steps(tmp_path / "pipeline.yaml")
+    expected = [
+        "prepare-data",
+        "train-stage-one",
+        "fine-tune-stage-two",
+        "adversarial-training",
+        "prune",
+        "evaluate-attacks",
+        "compare-models",
+        "promote-model",
+    ]
+    assert [step for step in steps if step in expected] == expected
+
+
+def test_every_step_knows_its_own_name(spec):
+    for task in spec["root"]["dag"]["tasks"].values():
+        step = task["inputs"]["parameters"]["step"]["runtimeValue"]["constant"]
+        assert step == task["taskInfo"]["name"]
+
+
+def test_images_are_symbolic_and_nothing_is_installed_at_start(spec):
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] in (images.CPU, images.GPU)
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_what_speaks_with_the_registry_is_not_cached(spec):
+    tasks = spec["root"]["dag"]["tasks"].values()
+    cached = {t["taskInfo"]["name"]: "enableCache" in t["cachingOptions"] for t in tasks}
+    assert not cached["compare-models"] and not cached["promote-model"]
+    assert cached["prepare-data"] and cached["train-stage-one"]
+
+
+def test_unknown_pipeline(tmp_path):
+    with pytest.raises(ValueError, match="unknown pipeline 'fly', expected one of"):
+        compile_pipeline("fly", RECIPES["tiny"], tmp_path / "pipeline.yaml")

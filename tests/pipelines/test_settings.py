@@ -1,0 +1,118 @@
+"""What a user may say on the command line, and every way to say it wrong."""
+
+import json
+
+import pytest
+
+from pipelines.recipe import TrainRobustRecipe, arguments, sections
+from pipelines.recipes import RECIPES
+from pipelines.settings import check_choices, load_recipe, override
+
+RECIPE = RECIPES["tiny"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_holds_only_what_the_tables_know(name):
+    check_choices(RECIPES[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_travels_as_text(name):
+    for section, text in arguments(RECIPES[name]).items():
+        original = sections(RECIPES[name])[section]
+        assert type(original).from_json(text) == original
+
+
+def test_field_of_a_section():
+    assert override(RECIPE, "stage_one.epochs=7").stage_one.epochs == 7
+
+
+def test_a_room_stands_for_all_its_sections():
+    changed = override(RECIPE, "training.epochs=9")
+    stages = changed.stage_one, changed.stage_two, changed.adversarial
+    assert [stage.epochs for stage in stages] == [9, 9, 9]
+    assert changed.pruning == RECIPE.pruning
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.1", 0.1), ("1", 1.0), (" 0.25 ", 0.25)]
+)
+def test_numbers(text, value):
+    assert override(RECIPE, f"evaluation.epsilon={text}").evaluation.epsilon == value
+
+
+def test_words_choices_and_their_options():
+    assert override(RECIPE, "adversarial.optimizer=sgd").adversarial.optimizer == "sgd"
+    assert override(RECIPE, "stage_one.objective=trades").stage_one.objective == {"name": "trades"}
+    changed = override(RECIPE, 'stage_one.augmentations=[{"name": "mixup"}]')
+    assert changed.stage_one.augmentations == ({"name": "mixup"},)
+    assert override(RECIPE, "pruning.attack.steps=3").pruning.attack["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epochs=1", "section.field=value"),
+        ("stage_one.epochs", "section.field=value"),
+        ("stage_9.epochs=1", "unknown section 'stage_9', expected one of"),
+        ("stage_one.epoch=1", "unknown field of stage_one 'epoch', expected one of"),
+        ("stage_one.epochs=many", "stage_one.epochs must be of type int, got 'many'"),
+        ("stage_one.epochs=1.5", "stage_one.epochs must be of type int, got 1.5"),
+        ("stage_one.epochs=-1", "stage_one.epochs must be at least 0, got -1"),
+        ("evaluation.epsilon=8", "evaluation.epsilon must be at most 1, got 8"),
+        ("evaluation.epsilon=NaN", "evaluation.epsilon must be finite"),
+        ("evaluation.norm=l7", "evaluation.norm must be one of linf, l2, got 'l7'"),
+        ("stage_one.epochs.more=1", "no options"),
+        ("pruning.attack=7", "pruning.attack must be a word with options"),
+    ],
+)
+def test_wrong_assignments(assignment, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        override(RECIPE, assignment)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.source=moon", "data.source: unknown name 'moon'"),
+        ("stage_one.backbone=lenet6", "stage_one.backbone: unknown name 'lenet6'"),
+        ('stage_one.backbone={"name": "lenet5", "widths": [1, 2]}', "four positive numbers"),
+        ("stage_one.objective=wish", "unknown name 'wish'"),
+        ('stage_one.objective={"name": "adversarial"}', "needs the option 'attack'"),
+        ("adversarial.objective.attack=pgdd", "adversarial.objective: unknown name 'pgdd'"),
+        ('stage_two.defences=["moat"]', "unknown name 'moat'"),
+        ('stage_two.defences=[{"name": "random_resize_pad", "min_size": 2}]', "min_size must be"),
+        ("stage_one.augmentations=[{\"name\": \"mixup\", \"colour\": 1}]", "no option 'colour'"),
+        ("adversarial.selection.steps=0", "steps and restarts must be at least 1"),
+        ("pruning.attack.epsilon=8", "epsilon must be in"),
+        ('evaluation.suite=[{"name": "pgd", "loss": "hope"}]', "unknown loss 'hope'"),
+        ('evaluation.suite=[{"name": "pgd", "steps": "ten"}]', "evaluation.suite"),
+    ],
+)
+def test_wrong_choices(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        check_choices(override(RECIPE, assignment))
+
+
+def test_recipe_from_a_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from pipelines.recipes import RECIPES\n"
+        "RECIPE = replace(RECIPES['tiny'], about='mine')\n"
+    )
+    assert load_recipe(str(file)).about == "mine"
+
+
+def test_wrong_recipes(tmp_path):
+    with pytest.raises(ValueError, match="unknown recipe 'huge', expected one of"):
+        load_recipe("huge")
+    with pytest.raises(ValueError, match="there is no recipe file"):
+        load_recipe(str(tmp_path / "none.py"))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=f"must set RECIPE to a {TrainRobustRecipe.__name__}"):
+        load_recipe(str(tmp_path / "empty.py"))
+
+
+def test_arguments_are_plain_text():
+    assert all(isinstance(json.loads(text), dict) for text in arguments(RECIPE).values())

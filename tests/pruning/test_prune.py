@@ -1,0 +1,177 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.optim import Adam
+
+from components.data.config import DataConfig
+from components.data.prepare import prepare
+from components.models.checkpoint import load_checkpoint, read_provenance, save_checkpoint
+from components.models.costs import costs
+from components.pruning import prune as prune_file
+from components.pruning.config import PruningConfig
+from components.pruning.gates import gate_model, gates_in
+from components.pruning.prune import InexactPruning, prune, pruning_losses, weigh_losses
+
+PGD = {"name": "pgd", "epsilon": 0.1, "steps": 2, "keep": "last"}
+FAITHFUL = PruningConfig(attack=PGD, kl_weight=0.5, vulnerability_weight=1e-2)
+QUICK = dataclasses.replace(
+    FAITHFUL, epochs=2, gate_learning_rate=1.0, initial_keep_probability=0.3, batch_size=256
+)
+
+
+@pytest.fixture
+def gated(make_model):
+    return gate_model(make_model(), threshold=1e-3, initial_keep_probability=0.5).train()
+
+
+@pytest.fixture
+def batch(images):
+    adversarial = (images + 0.1 * torch.randn_like(images).sign()).clamp(0, 1)
+    return images, adversarial, torch.arange(16) % 10
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    prepare(DataConfig(source={"name": "digits"}, image_size=28), target=folder)
+    return folder
+
+
+@pytest.fixture
+def initial(make_model, tmp_path):
+    save_checkpoint(make_model(), tmp_path / "initial", provenance={})
+    return tmp_path / "initial"
+
+
+def gradients(loss, gated):
+    parameters = [p for gate in gates_in(gated).values() for p in gate.parameters()]
+    return torch.autograd.grad(loss, parameters, retain_graph=True)
+
+
+def same(one, other):
+    return all(torch.allclose(a, b, atol=1e-7) for a, b in zip(one, other, strict=True))
+
+
+def test_faithful_gates_see_neither_clean_loss_nor_vulnerability(gated, batch):
+    losses = pruning_losses(gated, *batch)
+    gate_loss, _ = weigh_losses(losses, FAITHFUL, 100)
+    expected = gradients(losses["adversarial_loss"] + 0.5 * losses["kl"] / 100, gated)
+    assert same(gradients(gate_loss, gated), expected)
+    cut = {name: value.detach() for name, value in losses.items()}
+    unseen = {**losses, "clean_loss": 7 * cut["clean_loss"], "vulnerability": cut["vulnerability"]}
+    assert same(gradients(weigh_losses(unseen, FAITHFUL, 100)[0], gated), expected)
+
+
+def test_gates_on_the_mixture_see_the_clean_loss(gated, batch):
+    losses = pruning_losses(gated, *batch)
+    mixture = (losses["clean_loss"] + 2 * losses["adversarial_loss"]) / 3
+    settings = dataclasses.replace(FAITHFUL, gate_loss="mixture", kl_weight=0.0)
+    gate_loss, _ = weigh_losses(losses, settings, 100)
+    assert torch.equal(gate_loss, mixture)
+
+
+def test_weights_minimise_the_mixture_and_the_vulnerability(gated, batch):
+    losses = pruning_losses(gated, *batch)
+    _, weight_loss = weigh_losses(losses, FAITHFUL, 100)
+    mixture = (losses["clean_loss"] + 2 * losses["adversarial_loss"]) / 3
+    assert torch.allclose(weight_loss, mixture + 1e-2 * losses["vulnerability"])
+    weight = gated.backbone.conv1.layer.weight
+    (gradient,) = torch.autograd.grad(losses["vulnerability"], weight)
+    assert float(gradient.abs().max()) > 0  # the published code loses it on the first feature
+
+
+def test_losses_are_those_of_two_separate_passes(gated, batch):
+    images, adversarial, labels = batch
+    gated.eval()
+    losses = pruning_losses(gated, *batch)
+    clean = functional.cross_entropy(gated(images), labels)
+    attacked = functional.cross_entropy(gated(adversarial), labels)
+    assert torch.allclose(losses["clean_loss"], clean, atol=1e-6)
+    assert torch.allclose(losses["adversarial_loss"], attacked, atol=1e-6)
+
+
+def test_identical_images_lose_the_same_and_are_not_vulnerable(gated, images):
+    losses = pruning_losses(gated, images, images, torch.zeros(16, dtype=torch.int64))
+    assert torch.allclose(losses["clean_loss"], losses["adversarial_loss"], atol=1e-6)
+    assert float(losses["vulnerability"].detach()) < 1e-6
+
+
+@pytest.mark.parametrize(("kl_weight", "closes"), [(1e6, True), (0.0, False)])
+def test_divergence_alone_closes_gates(gated, batch, kl_weight, closes):
+    settings = dataclasses.replace(FAITHFUL, kl_weight=kl_weight)
+    gates = list(gates_in(gated).values())
+    optimizer = Adam([p for gate in gates for p in gate.parameters()], lr=0.1)
+    for _ in range(80):
+        optimizer.zero_grad()
+        weigh_losses(pruning_losses(gated, *batch), settings, 100)[0].backward()
+        optimizer.step()
+    is_open = torch.cat([gate.is_open() for gate in gates])
+    assert not bool(is_open.any()) if closes else bool(is_open.all())
+
+
+def test_a_pruned_model_is_narrower_reported_and_pruned_again(initial, digits, tmp_path):
+    original = load_checkpoint(initial)
+    figures = prune(QUICK, data=digits, initial=initial, target=tmp_path / "once")
+    pruned = load_checkpoint(tmp_path / "once")
+    before, after = costs(original), costs(pruned)
+    widths = pruned.backbone.widths
+    assert 0 < figures["sparsity"] == pytest.approx(1 - sum(widths) / sum(original.backbone.widths))
+    assert 1 < figures["flops_ratio"] == before["flops"] / after["flops"]
+    assert 1 < figures["size_ratio"] == before["parameters"] / after["parameters"]
+    assert figures["max_logit_difference"] <= 1e-4
+    layers = ("conv1", "conv2", "dense3", "dense4")
+    assert [figures[f"units.{layer}"] for layer in layers] == list(widths)
+    provenance = read_provenance(tmp_path / "once")
+    assert provenance["settings"] == json.loads(QUICK.to_json())
+    assert provenance["figures"].items() >= figures.items()
+    again = prune(QUICK, data=digits, initial=tmp_path / "once", target=tmp_path / "twice")
+    assert again["sparsity"] > 0
+    assert sum(load_checkpoint(tmp_path / "twice").backbone.widths) < sum(widths)
+
+
+def test_the_same_seed_prunes_the_same(initial, digits, tmp_path):
+    settings = dataclasses.replace(QUICK, epochs=1)
+    for name in ("one", "other"):
+        torch.rand(3)  # what was drawn before does not matter
+        prune(settings, data=digits, initial=initial, target=tmp_path / name)
+    one, other = (load_checkpoint(tmp_path / name).state_dict() for name in ("one", "other"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_closing_everything_leaves_one_unit_per_layer(initial, digits, tmp_path):
+    settings = dataclasses.replace(QUICK, kl_weight=1e6, epochs=8, gate_learning_rate=2.0)
+    figures = prune(settings, data=digits, initial=initial, target=tmp_path / "pruned")
+    assert load_checkpoint(tmp_path / "pruned").backbone.widths == (1, 1, 1, 1)
+    assert figures["flops_ratio"] > 1
+
+
+def test_curves_are_logged_per_epoch(initial, digits, tmp_path, monkeypatch):
+    logged = {}
+
+    def log(_run, values, step):
+        logged[step] = dict(values)
+
+    monkeypatch.setattr(type(prune_file.UNTRACKED), "metrics", log)
+    prune(QUICK, data=digits, initial=initial, target=tmp_path / "pruned")
+    assert sorted(logged) == [1, 2]
+    names = {"clean_loss", "adversarial_loss", "kl", "vulnerability", "open_units.conv1"}
+    assert names <= set(logged[1])
+    assert logged[2]["kl"] < logged[1]["kl"]
+    assert 0 < logged[1]["expected_units.dense3"] < 96
+
+
+def test_a_narrower_model_that_decides_otherwise_is_not_saved(
+    initial, digits, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prune_file, "_LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(InexactPruning, match="must be within"):
+        prune(
+            dataclasses.replace(QUICK, epochs=0),
+            data=digits,
+            initial=initial,
+            target=tmp_path / "pruned",
+        )
+    assert not (tmp_path / "pruned").exists()
