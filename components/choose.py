@@ -28,7 +28,7 @@ def choose(
     """
     if isinstance(choice, str):
         choice = {"name": choice}
-    if not isinstance(choice, Mapping) or "name" not in choice:
+    if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
         raise ValueError(f'a choice must be {{"name": ..., options}}, got {choice!r}')
     name = choice["name"]
     if name not in table:

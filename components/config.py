@@ -80,7 +80,8 @@ class Config:
         """Read settings that `to_json` wrote.
 
         Raises:
-            ValueError: the text is no JSON object, names an unknown field, or a value is wrong.
+            ValueError: the text is no JSON object, names an unknown field or lacks a required one,
+                or a value is wrong.
         """
         values = json.loads(text)
         if not isinstance(values, dict):
@@ -89,6 +90,9 @@ class Config:
         for name in values:
             if name not in known:
                 raise ValueError(unknown("setting", name, known))
+        required = {f.name for f in dataclasses.fields(cls) if _has_no_default(f)}
+        if required - values.keys():
+            raise ValueError(f"{cls.__name__} needs {sorted(required - values.keys())}")
         return cls(**values)
 
 
@@ -101,6 +105,10 @@ def field_types(cls: type[Config]) -> dict[str, Any]:
 def unknown(kind: str, name: str, known: Any) -> str:
     """Say in one line that a word is not known, and which ones are."""
     return f"unknown {kind} {name!r}, expected one of {sorted(known)}"
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
@@ -134,7 +142,11 @@ def _checked_choice(name: str, value: Any) -> dict[str, Any]:
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f'{name} must be a word with options, {{"name": ..., ...}}, got {value!r}')
-    return dict(value)
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(value), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold what JSON can say, got {value!r}: {error}") from error
+    return plain
 
 
 def _checked_scalar(name: str, value: Any, kind: Any) -> Any:

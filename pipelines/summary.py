@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.evaluation.report import REPORT, Accuracy, RobustnessReport, load_report
-from components.registry.compare import VERDICT, Verdict, load_verdict
+from components.registry.verdict import VERDICT, Verdict, load_verdict
 from pipelines.workspace import RunFolder
 
 _PAGE = "report.html"

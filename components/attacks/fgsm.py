@@ -1,5 +1,6 @@
 """Fast gradient sign method: one step to the surface of the ball."""
 
+import torch
 from torch import Tensor
 
 from components.attacks.geometry import perturbed, project, radius, steepest_step
@@ -8,6 +9,7 @@ from components.attacks.losses import choose_loss
 from components.tensors import Classifier, Images, Labels
 
 
+@torch.no_grad()
 def fgsm(
     model: Classifier,
     images: Images,
@@ -39,8 +41,10 @@ def fgsm(
         ValueError: images, labels, epsilon, norm or loss are not as described.
     """
     check_images(images, labels)
-    budget = radius(epsilon, images, norm)
+    budget, climbed = radius(epsilon, images, norm), choose_loss(loss)
+    if not len(images):
+        return images.clone()
     with untouched(model):
-        _, gradient, _ = input_gradient(model, images, labels, choose_loss(loss))
+        _, gradient, _ = input_gradient(model, images, labels, climbed)
     step = steepest_step(gradient, budget, norm)
     return perturbed(images, project(step, images, budget, norm))

@@ -1,5 +1,7 @@
 """Norm ball meets pixel box: project, steepest step, random start, distance."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -59,8 +61,8 @@ def random_start(
         low = torch.maximum(-epsilon, -images)
         high = torch.minimum(epsilon, 1 - images)
         return low + (high - low) * uniform(seeds, shape, stream=stream)
-    direction = normal(seeds, shape, stream=2 * stream)
-    length = uniform(seeds, (1, 1, 1), stream=2 * stream + 1) ** (1 / images[0].numel())
+    direction = normal(seeds, shape, stream=2 * stream)  # takes uniform's 4 s and 4 s + 1
+    length = uniform(seeds, (1, 1, 1), stream=4 * stream + 2) ** (1 / math.prod(shape))
     return torch.clamp(epsilon * length * direction / _norm(direction), -images, 1 - images)
 
 
@@ -93,10 +95,14 @@ def radius(epsilon: float | Tensor, images: Images, norm: str) -> Tensor:
     values = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device)
     if values.ndim <= 1:
         values = values.view(-1, 1, 1, 1)
-    largest = 1.0 if norm == "linf" else images[0].numel() ** 0.5
-    if not bool(((values >= 0) & (values <= largest)).all()):
+    else:
+        values = values[(None,) * (4 - values.ndim)]
+    largest = 1.0 if norm == "linf" else math.prod(images.shape[1:]) ** 0.5
+    allowed = (values >= 0) & (values <= largest)
+    if not bool(allowed.all()):
         raise ValueError(
-            f"epsilon must be in [0, {largest:g}] for {norm} and pixels in [0, 1], got {epsilon}"
+            f"epsilon must be in [0, {largest:g}] for {norm} and pixels in [0, 1], "
+            f"got {float(values[~allowed][0]):g}"
         )
     per_pixel = values.shape[1:] != (1, 1, 1)
     if values.ndim != 4 or (per_pixel and norm != "linf"):

@@ -77,7 +77,9 @@ def check_images(images: Images, labels: Labels) -> None:
             f"labels must be int64, one per image, got {labels.dtype} of shape "
             f"{tuple(labels.shape)} for {len(images)} images"
         )
-    if len(images) and not bool(((images >= 0) & (images <= 1)).all()):
+    if bool((labels < 0).any()):
+        raise ValueError(f"labels must be class indices from 0, got {int(labels.min())}")
+    if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError(
             f"images must be finite and in [0, 1], got [{images.min():g}, {images.max():g}]"
         )

@@ -1,4 +1,4 @@
-"""What an attacker climbs, per sample: cross-entropy, logit odds, margin."""
+"""What an attacker climbs, per sample and in float32: cross-entropy, logit odds, margin."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from components.tensors import Labels, Logits, PerSample
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerSample:
     """Give ``log sum_j exp z_j - z_y``; for parity, since its gradient vanishes on sure models."""
-    return functional.cross_entropy(logits, labels, reduction="none")
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
 def logit_odds(logits: Logits, labels: Labels) -> PerSample:
@@ -21,8 +21,8 @@ def logit_odds(logits: Logits, labels: Labels) -> PerSample:
     Cross-entropy is its softplus, so both rank points alike and share the direction of every
     gradient, but this one never underflows.
     """
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    return _without(logits, labels).logsumexp(1) - own
+    own, others = _split(logits, labels)
+    return others.logsumexp(1) - own
 
 
 def margin(logits: Logits, labels: Labels) -> PerSample:
@@ -30,13 +30,14 @@ def margin(logits: Logits, labels: Labels) -> PerSample:
 
     Carlini and Wagner, 2017, https://arxiv.org/abs/1608.04644, equation 6 of their list.
     """
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    return _without(logits, labels).amax(1) - own
+    own, others = _split(logits, labels)
+    return others.amax(1) - own
 
 
-def _without(logits: Logits, labels: Labels) -> Logits:
+def _split(logits: Logits, labels: Labels) -> tuple[PerSample, Logits]:
+    logits, column = logits.float(), labels[:, None]
     # Masked with minus infinity: multiplying with zero would let 0 win over negative logits.
-    return logits.scatter(1, labels[:, None], -torch.inf)
+    return logits.gather(1, column).squeeze(1), logits.scatter(1, column, -torch.inf)
 
 
 AttackLoss: TypeAlias = Callable[[Logits, Labels], PerSample]

@@ -18,6 +18,7 @@ from components.attacks.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, PerSample
 
 
+@torch.no_grad()
 def pgd(
     model: Classifier,
     images: Images,
@@ -65,6 +66,8 @@ def pgd(
     check_images(images, labels)
     if steps < 1 or restarts < 1:
         raise ValueError(f"steps and restarts must be at least 1, got {steps} and {restarts}")
+    if step_size is not None and not step_size > 0:
+        raise ValueError(f"step_size must be above 0, got {step_size}")
     if start not in ("random", "clean") or keep not in ("best", "first", "last"):
         raise ValueError(f"start or keep is not as described, got {start!r} and {keep!r}")
     climbed = choose_loss(loss)
@@ -77,6 +80,8 @@ def pgd(
             rows = torch.arange(len(images), device=images.device)
             if keep == "first":
                 rows = rows[~strongest.fooled]
+            if not len(rows):  # many models refuse an empty batch
+                break
             point = torch.zeros_like(images[rows])
             if start == "random":
                 point = random_start(images[rows], budget[rows], norm, seeds[rows], stream=restart)
@@ -90,13 +95,15 @@ def pgd(
                 if keep == "first":
                     standing = ~strongest.fooled[rows]
                     rows, point, gradient = rows[standing], point[standing], gradient[standing]
+                    if not len(rows):
+                        break
                 step = steepest_step(gradient, stride[rows], norm)
                 point = project(point + step, images[rows], budget[rows], norm)
             last = perturbed(images[rows], point)
             if keep == "last":
                 strongest.adversarial = last
-            else:
-                logits = model(last).detach()
+            elif len(rows):
+                logits = model(last)
                 losses, margins = climbed(logits, labels[rows]), margin(logits, labels[rows])
                 strongest.offer(rows, last, losses, margins)
     return strongest.adversarial

@@ -46,6 +46,8 @@ def random_noise(
         raise ValueError(f"trials must be at least 1, got {trials}")
     budget = radius(epsilon, images, norm)
     seeds = sample_seeds(seed, len(images), images.device)
+    if not len(images):
+        return images.clone()
     best, best_margin = images.clone(), torch.full(labels.shape, -torch.inf, device=images.device)
     with untouched(model):
         for trial in range(trials):

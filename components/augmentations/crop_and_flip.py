@@ -35,9 +35,11 @@ def crop_and_flip(
     count, _, height, width = images.shape
     device = images.device
     top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=device)
-    flipped = torch.rand(count, generator=generator, device=device) < flip_probability
     padded = functional.pad(images, (padding, padding, padding, padding))
     # Every crop there is, as a view; taking one per image copies just those.
     crops = padded.unfold(2, height, 1).unfold(3, width, 1)
     cropped = crops[torch.arange(count, device=device), :, top, left]
+    if flip_probability == 0:
+        return cropped, targets
+    flipped = torch.rand(count, generator=generator, device=device) < flip_probability
     return torch.where(flipped.view(-1, 1, 1, 1), cropped.flip(3), cropped), targets

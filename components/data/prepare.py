@@ -13,7 +13,7 @@ from PIL import Image
 from components.choose import choose
 from components.data.config import DataConfig
 from components.data.shards import Example, write_shards
-from components.data.sources import SOURCES, Record, Source
+from components.data.sources import SOURCES, Published, Record, Source
 from components.tracking import UNTRACKED, Run
 
 _READABLE_MODES = ("1", "L", "P", "RGB")
@@ -57,7 +57,7 @@ def prepare(settings: DataConfig, target: Path, run: Run = UNTRACKED) -> dict[st
 
 
 def _validation_cuts(
-    source: Source, sizes: Counter[tuple[str, str]], share: float
+    source: Source, sizes: Counter[tuple[Published, str]], share: float
 ) -> dict[str, int]:
     """Say how many training images of each class validate: the share, rounded half up.
 
@@ -78,7 +78,7 @@ def _validation_cuts(
 
 
 def _with_validation(
-    source: Source, sizes: Counter[tuple[str, str]], cuts: dict[str, int], seed: int
+    source: Source, sizes: Counter[tuple[Published, str]], cuts: dict[str, int], seed: int
 ) -> Iterator[tuple[str, Record]]:
     """Send each class's cut from train to validation, chosen at random in a single pass.
 

@@ -33,7 +33,7 @@ class RandomResizePad(Defended):
         if not 0 < min_size <= 1:
             raise ValueError(f"min_size must be above 0 and at most 1, got {min_size}")
         self.min_size, self.train_only = min_size, train_only
-        self.randomised = not train_only
+        self.randomised = not train_only and min_size < 1
 
     def forward(self, images: Images) -> Logits:
         """Classify, with one draw of size and place for the whole batch."""

@@ -34,9 +34,11 @@ def save_checkpoint(model: Model, folder: Path, *, provenance: Mapping[str, Any]
         "spec": json.loads(model.spec.to_json()),
         "provenance": dict(provenance),
     }
-    # The weights go first: a folder with `model.json` is a complete checkpoint.
+    text = json.dumps(words, indent=2)
+    # The words go last, and old ones first: a folder with `model.json` is a complete checkpoint.
+    (folder / WORDS).unlink(missing_ok=True)
     save_file(weights, folder / WEIGHTS)
-    (folder / WORDS).write_text(json.dumps(words, indent=2), encoding="utf-8")
+    (folder / WORDS).write_text(text, encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Model:
@@ -53,7 +55,7 @@ def load_checkpoint(folder: Path) -> Model:
             )
         model = build_model(ModelSpec.from_json(json.dumps(words["spec"])))
         model.network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise IncompatibleCheckpoint(f"{folder} is no usable checkpoint: {error}") from error
     return model.eval()
 

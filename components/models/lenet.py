@@ -1,5 +1,6 @@
 """LeNet-5 as Caffe ships it, with widths that pruning may narrow."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -67,7 +68,7 @@ class LeNet5(nn.Module):
         return self.dense4(self.relu(self.dense3(features)))
 
 
-def lenet5(num_classes: int, in_channels: int, *, widths: tuple[int, ...] = FULL_WIDTHS) -> LeNet5:
+def lenet5(num_classes: int, in_channels: int, *, widths: Sequence[int] = FULL_WIDTHS) -> LeNet5:
     """Build LeNet-5, full or with the widths that pruning left.
 
     Weights start from Glorot's uniform distribution, as in the published code; biases from zero.

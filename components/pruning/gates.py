@@ -17,7 +17,6 @@ _TEMPERATURE = 0.1
 _EULER = 0.5772156649015329
 _INITIAL_RAW_B = 0.5413  # b = 1.0000
 _FURTHEST_LOGIT = 30.0
-_SMALLEST_FACTOR = 1e-8
 
 
 class BetaBernoulliGate(nn.Module):
@@ -78,8 +77,7 @@ class BetaBernoulliGate(nn.Module):
         logit_keep = _draw_logit_keep(*self.posterior())
         uniform = torch.rand(batch_size // self.copies, len(logit_keep), device=logit_keep.device)
         relaxed = torch.sigmoid((uniform.logit(eps=1e-7) + logit_keep) / _TEMPERATURE)
-        # Products of tinier factors leave float32's normal range, where CPUs are far slower.
-        return functional.threshold(relaxed, _SMALLEST_FACTOR, 0.0).repeat(self.copies, 1)
+        return relaxed.repeat(self.copies, 1)
 
     def keep_probability(self) -> Tensor:
         """Give the expected keep probability of each unit, b·Γ(1 + 1/a)·Γ(b) / Γ(1 + 1/a + b)."""

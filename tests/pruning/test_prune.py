@@ -1,13 +1,13 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from torch.optim import Adam
 
-from components.data.config import DataConfig
-from components.data.prepare import prepare
+from components.data.shards import Example, write_shards
 from components.models.checkpoint import load_checkpoint, read_provenance, save_checkpoint
 from components.models.costs import costs
 from components.pruning import prune as prune_file
@@ -18,7 +18,7 @@ from components.pruning.prune import InexactPruning, prune, pruning_losses, weig
 PGD = {"name": "pgd", "epsilon": 0.1, "steps": 2, "keep": "last"}
 FAITHFUL = PruningConfig(attack=PGD, kl_weight=0.5, vulnerability_weight=1e-2)
 QUICK = dataclasses.replace(
-    FAITHFUL, epochs=2, gate_learning_rate=1.0, initial_keep_probability=0.3, batch_size=256
+    FAITHFUL, epochs=2, gate_learning_rate=0.8, initial_keep_probability=0.3, batch_size=16
 )
 
 
@@ -34,9 +34,17 @@ def batch(images):
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits")
-    prepare(DataConfig(source={"name": "digits"}, image_size=28), target=folder)
+def shards(tmp_path_factory):
+    """Grey images of two classes, bright at the top or at the bottom."""
+    draws = np.random.default_rng(0)
+    examples = []
+    for position in range(200):
+        pixels = draws.integers(0, 100, (28, 28, 1), dtype=np.uint8)
+        pixels[14 * (position % 2) :][:14] += 100
+        split = ("train", "train", "train", "validation", "test")[position // 2 % 5]
+        examples.append(Example(split, position % 2, pixels, str(position)))
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, examples, classes=("top", "bottom"), shard_images=100)
     return folder
 
 
@@ -112,9 +120,9 @@ def test_divergence_alone_closes_gates(gated, batch, kl_weight, closes):
     assert not bool(is_open.any()) if closes else bool(is_open.all())
 
 
-def test_a_pruned_model_is_narrower_reported_and_pruned_again(initial, digits, tmp_path):
+def test_a_pruned_model_is_narrower_reported_and_pruned_again(initial, shards, tmp_path):
     original = load_checkpoint(initial)
-    figures = prune(QUICK, data=digits, initial=initial, target=tmp_path / "once")
+    figures = prune(QUICK, data=shards, initial=initial, target=tmp_path / "once")
     pruned = load_checkpoint(tmp_path / "once")
     before, after = costs(original), costs(pruned)
     widths = pruned.backbone.widths
@@ -127,35 +135,35 @@ def test_a_pruned_model_is_narrower_reported_and_pruned_again(initial, digits, t
     provenance = read_provenance(tmp_path / "once")
     assert provenance["settings"] == json.loads(QUICK.to_json())
     assert provenance["figures"].items() >= figures.items()
-    again = prune(QUICK, data=digits, initial=tmp_path / "once", target=tmp_path / "twice")
+    again = prune(QUICK, data=shards, initial=tmp_path / "once", target=tmp_path / "twice")
     assert again["sparsity"] > 0
     assert sum(load_checkpoint(tmp_path / "twice").backbone.widths) < sum(widths)
 
 
-def test_the_same_seed_prunes_the_same(initial, digits, tmp_path):
+def test_the_same_seed_prunes_the_same(initial, shards, tmp_path):
     settings = dataclasses.replace(QUICK, epochs=1)
     for name in ("one", "other"):
         torch.rand(3)  # what was drawn before does not matter
-        prune(settings, data=digits, initial=initial, target=tmp_path / name)
+        prune(settings, data=shards, initial=initial, target=tmp_path / name)
     one, other = (load_checkpoint(tmp_path / name).state_dict() for name in ("one", "other"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_closing_everything_leaves_one_unit_per_layer(initial, digits, tmp_path):
-    settings = dataclasses.replace(QUICK, kl_weight=1e6, epochs=8, gate_learning_rate=2.0)
-    figures = prune(settings, data=digits, initial=initial, target=tmp_path / "pruned")
+def test_closing_everything_leaves_one_unit_per_layer(initial, shards, tmp_path):
+    settings = dataclasses.replace(QUICK, kl_weight=1e6, gate_learning_rate=0.5)
+    figures = prune(settings, data=shards, initial=initial, target=tmp_path / "pruned")
     assert load_checkpoint(tmp_path / "pruned").backbone.widths == (1, 1, 1, 1)
     assert figures["flops_ratio"] > 1
 
 
-def test_curves_are_logged_per_epoch(initial, digits, tmp_path, monkeypatch):
+def test_curves_are_logged_per_epoch(initial, shards, tmp_path, monkeypatch):
     logged = {}
 
     def log(_run, values, step):
         logged[step] = dict(values)
 
     monkeypatch.setattr(type(prune_file.UNTRACKED), "metrics", log)
-    prune(QUICK, data=digits, initial=initial, target=tmp_path / "pruned")
+    prune(QUICK, data=shards, initial=initial, target=tmp_path / "pruned")
     assert sorted(logged) == [1, 2]
     names = {"clean_loss", "adversarial_loss", "kl", "vulnerability", "open_units.conv1"}
     assert names <= set(logged[1])
@@ -164,13 +172,13 @@ def test_curves_are_logged_per_epoch(initial, digits, tmp_path, monkeypatch):
 
 
 def test_a_narrower_model_that_decides_otherwise_is_not_saved(
-    initial, digits, tmp_path, monkeypatch
+    initial, shards, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(prune_file, "_LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(InexactPruning, match="must be within"):
         prune(
             dataclasses.replace(QUICK, epochs=0),
-            data=digits,
+            data=shards,
             initial=initial,
             target=tmp_path / "pruned",
         )

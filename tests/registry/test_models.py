@@ -1,0 +1,231 @@
+"""The registry in a real store: versions, aliases, evidence, and serving where we are not installed."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from components import tracking
+from components.evaluation.report import Accuracy, RobustnessReport, load_report, save_report
+from components.models.build import ModelSpec, build_model
+from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
+from components.registry.component import compare_models, promote_model
+from components.registry.config import PromotionConfig
+from components.registry.models import (
+    StaleVerdict,
+    fetch_checkpoint,
+    fetch_report,
+    find_champion,
+    judge,
+)
+from components.registry.promote import promote
+from components.registry.verdict import load_verdict, save_verdict
+
+SETTINGS = PromotionConfig(model_name="digits")
+SPEC = ModelSpec(
+    backbone={"name": "lenet5", "widths": [4, 6, 96, 12]},
+    classes=tuple("0123456789"),
+    image_shape=(1, 28, 28),
+    mean=(0.1,),
+    deviation=(0.3,),
+)
+
+
+@pytest.fixture(scope="module")
+def prepared_store(tmp_path_factory):
+    """Make the tables once: that takes seconds."""
+    path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy
+        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(prepared_store, tmp_path, monkeypatch):
+    (tmp_path / "mlflow.db").write_bytes(prepared_store.read_bytes())
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv(tracking.URI, uri)
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    monkeypatch.setenv("MLFLOW_UV_AUTO_DETECT", "true")
+    monkeypatch.chdir(tmp_path)
+    # What uv leaves in a project's folder must not end up in the model.
+    (tmp_path / "uv.lock").write_text("version = 1")
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\nversion = '1'\n")
+    tracking.open_pipeline_run("train-robust", "run-1", artifact_root=str(tmp_path / "kept"))
+    return mlflow.MlflowClient(uri)
+
+
+@pytest.fixture
+def make_challenger(tmp_path):
+    """Write a checkpoint of random weights and a report on it."""
+
+    def make(name, robust=0.5, seed=0, trust="trusted"):
+        checkpoint, report = tmp_path / name / "model", tmp_path / name / "measured"
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            save_checkpoint(build_model(SPEC), checkpoint, provenance={"stage": name})
+        accuracy = Accuracy.of(robust, 100)
+        measured = RobustnessReport(
+            title=name,
+            model={"checkpoint": hash_checkpoint(checkpoint)},
+            data={"fingerprint": "f" * 64, "classes": list(SPEC.classes)},
+            norm="linf",
+            epsilon=0.1,
+            clean_accuracy=Accuracy.of(0.9, 100),
+            naive_robust_accuracy=accuracy,
+            robust_accuracy=accuracy,
+            attacks=(),
+            curve=((0.0, accuracy),),
+            checks=(),
+            trust=trust,
+            costs={},
+            settings={},
+            versions={},
+            seconds=1.0,
+        )
+        rows = [float(n < robust * 100) for n in range(100)]
+        samples = pa.table({"id": [f"i{n:03}" for n in range(100)], "robust": rows})
+        save_report(measured, samples, report)
+        (report / "report.html").write_text("<p>page</p>")
+        return SimpleNamespace(checkpoint=checkpoint, report=report, verdict=report.parent / "v")
+
+    return make
+
+
+def challenge(challenger):
+    save_verdict(judge(SETTINGS, challenger.report), challenger.verdict)
+    return promote(SETTINGS, **vars(challenger))
+
+
+def test_champion_and_challenger(store, make_challenger, tmp_path):
+    assert find_champion("digits") is None
+    first = challenge(make_challenger("first", 0.5))
+    assert find_champion("digits") == first == "1"
+
+    weaker = challenge(make_challenger("weaker", 0.4, seed=1))
+    aliases = store.get_registered_model("digits").aliases
+    assert aliases == {"champion": "1", "challenger": weaker}
+
+    better = make_challenger("better", 0.6, seed=2)
+    version = challenge(better)
+    assert find_champion("digits") == version == "3"
+    tags = store.get_model_version("digits", version).tags
+    assert tags["trust"] == "trusted"
+    assert tags["robust_accuracy"] == "0.6000"
+    assert tags["epsilon"] == "0.1"
+    assert tags["checkpoint"] == hash_checkpoint(better.checkpoint)
+    assert tags["verdict"].startswith("promoted: ")
+    assert "not promoted" in store.get_model_version("digits", weaker).tags["verdict"]
+
+    report = fetch_report("models:/digits@champion", tmp_path / "fetched")
+    assert load_report(report) == load_report(better.report)
+    assert (report / "report.html").exists()
+    checkpoint = fetch_checkpoint("models:/digits/3", tmp_path / "fetched")
+    assert hash_checkpoint(checkpoint) == hash_checkpoint(better.checkpoint)
+
+
+def test_a_champion_that_changed_is_not_replaced(store, make_challenger):
+    late = make_challenger("late", 0.9, seed=1)
+    save_verdict(judge(SETTINGS, late.report), late.verdict)
+    challenge(make_challenger("early", 0.5))
+    with pytest.raises(StaleVerdict, match="compared with champion none.* is 1; compare again"):
+        promote(SETTINGS, **vars(late))
+    assert store.get_registered_model("digits").aliases == {"champion": "1", "challenger": "2"}
+
+
+@pytest.mark.usefixtures("store")
+def test_model_report_and_verdict_must_belong_together(make_challenger):
+    one, other = make_challenger("one"), make_challenger("other", seed=1)
+    save_verdict(judge(SETTINGS, one.report), one.verdict)
+    one.checkpoint = other.checkpoint
+    with pytest.raises(ValueError, match="must be about one model"):
+        promote(SETTINGS, **vars(one))
+    assert find_champion("digits") is None
+
+
+def test_without_a_store_there_is_no_registry(monkeypatch, make_challenger):
+    monkeypatch.delenv(tracking.URI, raising=False)
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_URI must be set"):
+        judge(SETTINGS, make_challenger("one").report)
+
+
+def test_doors(store, make_challenger, tmp_path):
+    """Both doors as the platform calls them, each a run of its own with its evidence."""
+    challenger = make_challenger("one", 0.7)
+    report = SimpleNamespace(path=str(challenger.report))
+    verdict = SimpleNamespace(path=str(tmp_path / "verdict"), metadata={})
+    config = SETTINGS.to_json()
+    compare_models.python_func(step="compare", config=config, report=report, verdict=verdict)
+    assert verdict.metadata == {"promoted": True}
+    assert load_verdict(tmp_path / "verdict").promoted
+    version = promote_model.python_func(
+        step="promote",
+        config=config,
+        model=SimpleNamespace(path=str(challenger.checkpoint)),
+        report=report,
+        verdict=verdict,
+    )
+    assert find_champion("digits") == version == "1"
+    experiment = store.get_experiment_by_name("bartizan").experiment_id
+    runs = {run.info.run_name: run for run in store.search_runs([experiment])}
+    assert runs["compare"].data.params["promotion.model_name"] == "digits"
+    assert [a.path for a in store.list_artifacts(runs["compare"].info.run_id, "verdict")]
+    assert runs["promote"].info.status == "FINISHED"
+    assert runs["promote"].data.metrics["robust_accuracy"] == 0.7
+    assert store.get_model_version("digits", version).run_id == runs["promote"].info.run_id
+
+
+SERVE = """
+import importlib.util, json, sys, warnings
+sys.path.append(sys.argv[1])
+assert importlib.util.find_spec("components") is None
+warnings.simplefilter("ignore")
+import mlflow, numpy
+model = mlflow.pyfunc.load_model("models:/digits@champion")
+images = numpy.load(sys.argv[2])
+print(json.dumps(model.predict(images).tolist()))
+print(sys.modules["components"].__file__)
+"""
+
+
+def test_a_version_predicts_where_we_are_not_installed(store, make_challenger, tmp_path):
+    """In an empty folder, with only other people's packages, from nothing but the store."""
+    challenger = make_challenger("one")
+    challenge(challenger)
+    images = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
+    np.save(tmp_path / "images.npy", images)
+    (tmp_path / "empty").mkdir()
+    packages = sysconfig.get_path("purelib")
+    ran = subprocess.run(
+        # Without site, the link to this project in the environment is not followed.
+        [sys.executable, "-S", "-P", "-c", SERVE, packages, str(tmp_path / "images.npy")],
+        cwd=tmp_path / "empty",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    logits, origin = ran.stdout.splitlines()
+    with torch.no_grad():
+        expected = load_checkpoint(challenger.checkpoint)(torch.from_numpy(images))
+    assert torch.tensor(json.loads(logits)).equal(expected)
+    assert Path(origin).is_relative_to(tmp_path)
+    assert not list((tmp_path / "empty").iterdir())
+
+    stored = mlflow.artifacts.download_artifacts(
+        "models:/digits/1", dst_path=str(tmp_path / "stored")
+    )
+    files = [path for path in Path(stored).rglob("*") if path.is_file()]
+    assert not [f for f in files if f.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin", ".pyc"}]
+    assert not [f for f in files if f.name == "uv.lock"]
+    assert store.get_model_version("digits", "1").status == "READY"
