@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -46,24 +47,30 @@ def _table(reports: Sequence[RobustnessReport]) -> Table:
         "worst case: right under every attack, also through the honest view of a defence",
         title_justify="left",
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
     )
     names = list(dict.fromkeys(attack.name for attack in first.attacks))
-    table.add_column("stage")
-    for name in ("clean", *names, "worst case"):
-        table.add_column(name, justify="right")
-    for name in ("parameters", "FLOPs", "trust"):
-        table.add_column(name, justify="right")
+    table.add_column("stage", min_width=11)
+    for name in ("clean", *names, "worst-case", "weights", "MFLOPs", "trust"):
+        table.add_column(_header(name), justify="right")
     for report in reports:
         table.add_row(
-            report.title,
+            report.title.replace("-", " "),
             _cell(report.clean_accuracy),
             *(_cell(_under(report, name)) for name in names),
             f"[bold]{_cell(report.robust_accuracy)}",
             f"{report.costs['parameters']:,}",
-            f"{report.costs['flops']:,}",
+            f"{report.costs['flops'] / 1e6:.2f}",
             f"[{_TRUST[report.trust]}]{report.trust}",
         )
     return table
+
+
+def _header(name: str) -> str:
+    """Break a long name before its last word: the table has to fit 80 columns."""
+    return "\n".join(name.rsplit("-", 1)) if len(name) > 8 else name
 
 
 def _under(report: RobustnessReport, name: str) -> Accuracy:
@@ -73,7 +80,7 @@ def _under(report: RobustnessReport, name: str) -> Accuracy:
 
 
 def _cell(accuracy: Accuracy) -> str:
-    return f"{accuracy.value:.1%}\n[dim]{accuracy.low * 100:.1f}-{accuracy.high * 100:.1f}"
+    return f"{accuracy.value:.1%}\n[dim]{accuracy.low * 100:.0f}–{accuracy.high * 100:.0f}"
 
 
 def _show_verdict(verdict: Verdict, console: Console) -> None:

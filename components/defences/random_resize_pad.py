@@ -7,8 +7,6 @@ from torch.nn import functional
 from components.defences.defended import Defended, honest_view
 from components.tensors import Classifier, Images, Logits
 
-_DRAWS_OF_VIEW = 8
-
 
 class RandomResizePad(Defended):
     """Shrinks the images to a random size and pads them back at a random place.
@@ -24,15 +22,23 @@ class RandomResizePad(Defended):
         inner: the model behind it.
         min_size: smallest side, as a share of the image's side; the largest is the side itself.
         train_only: pass images through unchanged in evaluation mode.
+        view_draws: how many draws the honest view averages; more make a stronger attack.
     """
 
     def __init__(
-        self, inner: nn.Module, *, min_size: float = 0.85, train_only: bool = False
+        self,
+        inner: nn.Module,
+        *,
+        min_size: float = 0.85,
+        train_only: bool = False,
+        view_draws: int = 8,
     ) -> None:
         super().__init__(inner)
         if not 0 < min_size <= 1:
             raise ValueError(f"min_size must be above 0 and at most 1, got {min_size}")
-        self.min_size, self.train_only = min_size, train_only
+        if view_draws < 1:
+            raise ValueError(f"view_draws must be at least 1, got {view_draws}")
+        self.min_size, self.train_only, self.view_draws = min_size, train_only, view_draws
         self.randomised = not train_only and min_size < 1
 
     def forward(self, images: Images) -> Logits:
@@ -48,7 +54,7 @@ class RandomResizePad(Defended):
             return inner
 
         def view(images: Images) -> Logits:
-            draws = [inner(self._resize_and_pad(images)) for _ in range(_DRAWS_OF_VIEW)]
+            draws = [inner(self._resize_and_pad(images)) for _ in range(self.view_draws)]
             return torch.stack([logits.log_softmax(1) for logits in draws]).mean(0)
 
         return view

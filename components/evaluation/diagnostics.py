@@ -138,7 +138,7 @@ def _huge_budget(subject: Subject) -> Check:
         threshold=0.01,
         verdict=_grade(share, warn=0.01, fail=0.01),
         explanation="With no limit on the change, an attack can turn one image into another. One "
-        "that cannot does not see where it is going.",
+        "that cannot does not see where it is going, or the model gives one answer to everything.",
         remedy=_HONEST_VIEW,
     )
 

@@ -38,7 +38,7 @@ from components.tracking import UNTRACKED, Run
 PAGE = "report.html"
 _SHOWN_EXAMPLES = 8
 _CURVE_ATTACK = {"name": "pgd", "steps": 20, "loss": "margin"}
-_CURVE_SHARES = (0.25, 0.5, 1.0, 2.0)
+_CURVE_SHARES = (0.5, 1.0, 2.0)  # of the radius that the report is about
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

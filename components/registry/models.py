@@ -37,11 +37,13 @@ def find_champion(name: str) -> str | None:
         ValueError: there is no registry.
     """
     try:
-        return _client().get_registered_model(name).aliases.get(CHAMPION)
+        aliases = _client().get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    # A local store gives a number where a server gives text.
+    return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
 
 def fetch_report(model: str, target: Path) -> Path:
@@ -93,8 +95,13 @@ def register(
 
     Returns:
         The version.
+
+    Raises:
+        ValueError: there is no registry, or no run of a step is open.
     """
     client = _client()
+    if mlflow.active_run() is None:  # MLflow would put the model into an experiment of its own
+        raise ValueError("a model can only be registered inside a step's run")
     measured, _ = load_report(report)
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder) / _CHECKPOINT  # the folder's name is part of where it is stored
@@ -104,8 +111,8 @@ def register(
         shutil.copytree(report, evidence / _REPORT)
         save_verdict(verdict, evidence / "verdict")
         client.log_model_artifacts(model_id, str(evidence))
-    if run := mlflow.active_run():
-        mlflow.log_metrics(measured.figures(), run_id=run.info.run_id, model_id=model_id)
+    # The run's figures are what the registry's page shows when versions are compared.
+    mlflow.log_metrics(measured.figures(), model_id=model_id)
     version = mlflow.register_model(
         f"models:/{model_id}",
         name,
@@ -159,8 +166,8 @@ def _log_model(
     """Store checkpoint and code as a model of MLflow's and give its id."""
     # A uv.lock in the current folder is no part of the model, and names download addresses.
     os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
-    pixels = TensorSpec(np.dtype(np.float32), (-1, *image_shape), "images")
-    logits = TensorSpec(np.dtype(np.float32), (-1, len(report.data["classes"])), "logits")
+    pixels = TensorSpec(np.dtype(np.float32), (-1, *image_shape))
+    logits = TensorSpec(np.dtype(np.float32), (-1, len(report.data["classes"])))
     logged = mlflow.pyfunc.log_model(
         name=name,
         loader_module=_SERVED_BY,

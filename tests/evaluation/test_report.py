@@ -49,7 +49,7 @@ SAMPLES = pa.table({"id": ["a", "b"], "label": [0, 1], "robust": [1.0, 0.0]})
 
 
 def test_wilson_interval():
-    """Half-widths at one half as every textbook has them; an end that Wilson gives in closed form."""
+    """Half-widths at one half as every textbook has them, and an end in closed form."""
     for num_images, half_width in ((100, 0.098), (500, 0.044), (1000, 0.031), (10_000, 0.010)):
         accuracy = Accuracy.of(0.5, num_images)
         assert (accuracy.high - accuracy.low) / 2 == pytest.approx(half_width, abs=2e-3)

@@ -9,8 +9,22 @@ from pipelines.display import show_events
 
 def events(*, failing: bool = False):
     yield {"step": "prepare-data", "event": "start", "time": 100.0}
-    yield {"step": "prepare-data", "event": "progress", "time": 101.0, "done": 0, "total": 4, "note": ""}
-    yield {"step": "prepare-data", "event": "progress", "time": 115.0, "done": 3, "total": 4, "note": "half"}
+    yield {
+        "step": "prepare-data",
+        "event": "progress",
+        "time": 101.0,
+        "done": 0,
+        "total": 4,
+        "note": "",
+    }
+    yield {
+        "step": "prepare-data",
+        "event": "progress",
+        "time": 115.0,
+        "done": 3,
+        "total": 4,
+        "note": "half",
+    }
     if failing:
         yield {"step": "prepare-data", "event": "failed", "time": 116.0, "error": "E", "where": "w"}
     else:

@@ -82,7 +82,7 @@ def test_wrong_assignments(assignment, message):
         ("adversarial.objective.attack=pgdd", "adversarial.objective: unknown name 'pgdd'"),
         ('stage_two.defences=["moat"]', "unknown name 'moat'"),
         ('stage_two.defences=[{"name": "random_resize_pad", "min_size": 2}]', "min_size must be"),
-        ("stage_one.augmentations=[{\"name\": \"mixup\", \"colour\": 1}]", "no option 'colour'"),
+        ('stage_one.augmentations=[{"name": "mixup", "colour": 1}]', "no option 'colour'"),
         ("adversarial.selection.steps=0", "steps and restarts must be at least 1"),
         ("pruning.attack.epsilon=8", "epsilon must be in"),
         ('evaluation.suite=[{"name": "pgd", "loss": "hope"}]', "unknown loss 'hope'"),

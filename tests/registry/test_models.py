@@ -1,5 +1,6 @@
-"""The registry in a real store: versions, aliases, evidence, and serving where we are not installed."""
+"""The registry in a real store: versions, aliases, evidence; serving where we are not installed."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from components.registry.models import (
 from components.registry.promote import promote
 from components.registry.verdict import load_verdict, save_verdict
 
+# An example would make MLflow load the model, which a step need not pay for.
+pytestmark = pytest.mark.filterwarnings("ignore:.*An input example was not provided")
+
 SETTINGS = PromotionConfig(model_name="digits")
 SPEC = ModelSpec(
     backbone={"name": "lenet5", "widths": [4, 6, 96, 12]},
@@ -45,7 +49,8 @@ def prepared_store(tmp_path_factory):
     """Make the tables once: that takes seconds."""
     path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy
+        warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy and type hints
+        importlib.import_module("mlflow.pyfunc")
         mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
@@ -102,9 +107,19 @@ def make_challenger(tmp_path):
     return make
 
 
+def promote_in_run(challenger):
+    with tracking.step_run("promote-model", "promotion", SETTINGS):
+        return promote(SETTINGS, **vars(challenger))
+
+
 def challenge(challenger):
     save_verdict(judge(SETTINGS, challenger.report), challenger.verdict)
-    return promote(SETTINGS, **vars(challenger))
+    return promote_in_run(challenger)
+
+
+def aliases(store):
+    found = store.get_registered_model("digits").aliases
+    return {alias: str(version) for alias, version in found.items()}
 
 
 def test_champion_and_challenger(store, make_challenger, tmp_path):
@@ -113,8 +128,7 @@ def test_champion_and_challenger(store, make_challenger, tmp_path):
     assert find_champion("digits") == first == "1"
 
     weaker = challenge(make_challenger("weaker", 0.4, seed=1))
-    aliases = store.get_registered_model("digits").aliases
-    assert aliases == {"champion": "1", "challenger": weaker}
+    assert aliases(store) == {"champion": "1", "challenger": weaker}
 
     better = make_challenger("better", 0.6, seed=2)
     version = challenge(better)
@@ -138,9 +152,9 @@ def test_a_champion_that_changed_is_not_replaced(store, make_challenger):
     late = make_challenger("late", 0.9, seed=1)
     save_verdict(judge(SETTINGS, late.report), late.verdict)
     challenge(make_challenger("early", 0.5))
-    with pytest.raises(StaleVerdict, match="compared with champion none.* is 1; compare again"):
-        promote(SETTINGS, **vars(late))
-    assert store.get_registered_model("digits").aliases == {"champion": "1", "challenger": "2"}
+    with pytest.raises(StaleVerdict, match=r"compared with champion none.* is 1; compare again"):
+        promote_in_run(late)
+    assert aliases(store) == {"champion": "1", "challenger": "2"}
 
 
 @pytest.mark.usefixtures("store")
@@ -149,8 +163,16 @@ def test_model_report_and_verdict_must_belong_together(make_challenger):
     save_verdict(judge(SETTINGS, one.report), one.verdict)
     one.checkpoint = other.checkpoint
     with pytest.raises(ValueError, match="must be about one model"):
-        promote(SETTINGS, **vars(one))
+        promote_in_run(one)
     assert find_champion("digits") is None
+
+
+@pytest.mark.usefixtures("store")
+def test_a_model_is_registered_inside_a_run(make_challenger):
+    one = make_challenger("one")
+    save_verdict(judge(SETTINGS, one.report), one.verdict)
+    with pytest.raises(ValueError, match="inside a step's run"):
+        promote(SETTINGS, **vars(one))
 
 
 def test_without_a_store_there_is_no_registry(monkeypatch, make_challenger):
