@@ -3,18 +3,20 @@
 import functools
 import json
 import os
-import signal
+import secrets
 import sys
 import tempfile
 import threading
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.config import Config
+from components.endings import termination_as_exit, where
+from components.journal import Note, append, follow
 from components.progress import Progress, emit
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ URI = "MLFLOW_TRACKING_URI"
 PIPELINE_RUN = "KFP_RUN_ID"
 """Environment variable with the id of the pipeline run that a step belongs to."""
 
+JOURNAL = "BARTIZAN_JOURNAL"
+"""Environment variable with the file for a step's notes, where another process writes them."""
+
 EXPERIMENT = "bartizan"
 """Where runs are kept, unless the environment names another experiment."""
 
@@ -33,7 +38,6 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 _PIPELINE_RUN_TAG = "kfp.pipeline_run_id"  # KFP's own name, which its server writes too
 _ROLE_TAG = "bartizan.role"
-_PACKAGES = (Path(__file__).parent, Path(__file__).parent.parent / "pipelines")
 _SECONDS_BETWEEN_WRITES = 1.0
 _MOST_POINTS = 1000  # the most that MLflow takes in one write
 _MOST_PARAMS = 100
@@ -41,56 +45,41 @@ _LONGEST_PARAM = 6000
 
 
 class Run:
-    """What a step tells the outside world; one without a tracking run keeps it to itself.
+    """What a step tells the outside world; one that nobody listens to keeps it to itself.
 
-    Attributes:
+    Args:
         name: of the step in the run graph.
+        tell: gets every note.
     """
 
-    def __init__(self, name: str, run_id: str | None = None) -> None:
+    def __init__(self, name: str, tell: Callable[[Note], None] | None = None) -> None:
         self.name = name
-        self._run_id = run_id
-        self._points: list[Any] = []
-        self._last_write = float("-inf")
+        self._tell = tell or _ignore
 
     def settings(self, prefix: str, config: Config) -> None:
         """Record settings as parameters under a prefix, and exactly as a file."""
-        if self._run_id:
-            _log_settings(self._run_id, prefix, config.to_json())
+        self._tell({"kind": "settings", "prefix": prefix, "text": config.to_json()})
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record a point of each curve."""
-        if self._run_id is None:
-            return
-        from mlflow.entities import Metric  # already loaded where there is a tracking run
-
-        now = int(time.time() * 1000)
-        self._points += [Metric(name, v, now, step or 0) for name, v in values.items()]
-        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
-            self._write()
+        points = {name: float(value) for name, value in values.items()}
+        self._tell({"kind": "metrics", "values": points, "step": step or 0, "time": time.time()})
 
     def folder(self, path: Path, name: str) -> None:
-        """Keep a folder's files under a name of their own."""
-        if self._run_id:
-            _client().log_artifacts(self._run_id, str(path), name)
+        """Keep a folder's files under a name; the folder must outlive the step."""
+        self._tell({"kind": "folder", "path": str(path.resolve()), "name": name})
 
     def progress(self, total: int, unit: str) -> Progress:
         """Count the step's work, for whoever watches."""
         return Progress(self.name, total, unit)
 
     def end(self, status: Status) -> None:
-        """Write what is still waiting and close the tracking run."""
-        if self._run_id:
-            self._write()
-            _load_mlflow().end_run(status)
+        """Say how the step ended."""
+        self._tell({"kind": "end", "status": status})
 
-    def _write(self) -> None:
-        """Send the waiting points in as few writes as MLflow allows."""
-        for start in range(0, len(self._points), _MOST_POINTS):
-            batch = self._points[start : start + _MOST_POINTS]
-            _client().log_batch(self._run_id or "", metrics=batch)
-        self._points.clear()
-        self._last_write = time.monotonic()
+
+def _ignore(note: Note) -> None:
+    pass
 
 
 UNTRACKED = Run("untracked")
@@ -108,14 +97,14 @@ def step_run(step: str, prefix: str, settings: Config) -> Iterator[Run]:
     """
     emit(step, "start")
     run = Run(step)
-    with _termination_as_exit():
+    with termination_as_exit():
         try:
             run = _start(step)
             run.settings(prefix, settings)
             yield run
             run.end("FINISHED")
         except BaseException as error:
-            emit(step, "failed", error=f"{type(error).__name__}: {error}", where=_where(error))
+            emit(step, "failed", error=f"{type(error).__name__}: {error}", where=where(error))
             run.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
     emit(step, "end")
@@ -165,23 +154,106 @@ def close_pipeline_run(run_id: str, status: Status) -> None:
             client.set_terminated(run.info.run_id, status)
 
 
+@contextmanager
+def write_for_steps(journal: Path) -> Iterator[None]:
+    """Write to the tracking store what steps started by this process note down.
+
+    Loading MLflow takes a step seconds of computing; this way one process pays for all. Steps that
+    need MLflow for more than their notes write for themselves.
+
+    Args:
+        journal: file that receives the notes.
+    """
+    if not os.environ.get(URI):
+        yield
+        return
+    journal.touch()
+    os.environ[JOURNAL] = str(journal)
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as writing:
+        written = writing.submit(_write_notes, journal, ended)
+        try:
+            yield
+        finally:
+            del os.environ[JOURNAL]
+            ended.set()
+    written.result()
+
+
 def _start(step: str) -> Run:
     if not os.environ.get(URI):
         _say_untracked()
         return Run(step)
+    journal = os.environ.get(JOURNAL)
+    if journal and "mlflow" not in sys.modules:
+        return Run(step, functools.partial(append, Path(journal), step, secrets.token_hex(4)))
     mlflow = _load_mlflow()
-    if os.environ.get("MLFLOW_RUN_ID"):  # KFP's server has made the step's run
-        return Run(step, mlflow.start_run().info.run_id)
-    experiment, run_id = _experiment(), os.environ.get(PIPELINE_RUN)
-    tags = {_ROLE_TAG: "step"} | ({_PIPELINE_RUN_TAG: run_id} if run_id else {})
-    active = mlflow.start_run(
-        run_name=step,
-        experiment_id=experiment,
-        parent_run_id=_pipeline_run(experiment, run_id, run_id) if run_id else None,
-        nested=True,
-        tags=tags,
-    )
-    return Run(step, active.info.run_id)
+    # Where KFP's server has made the step's run, MLflow finds its id in the environment.
+    made = None if os.environ.get("MLFLOW_RUN_ID") else _step_run(step)
+    return Run(step, _Writer(mlflow.start_run(made, nested=True).info.run_id).take)
+
+
+def _write_notes(journal: Path, ended: threading.Event) -> None:
+    writers: dict[str, _Writer] = {}
+    for entry in follow(journal, ended):
+        if entry.author not in writers:
+            writers[entry.author] = _Writer(_step_run(entry.step))
+        writers[entry.author].take(entry.note)
+
+
+class _Writer:
+    """Writes a step's notes into its MLflow run, in few and bounded batches."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.client = _client()
+        self._points: list[Any] = []
+        self._last_write = float("-inf")
+
+    def take(self, note: Note) -> None:
+        match note["kind"]:
+            case "settings":
+                _log_settings(self.run_id, note["prefix"], note["text"])
+            case "metrics":
+                self._add_points(note)
+            case "folder":
+                self.client.log_artifacts(self.run_id, note["path"], note["name"])
+            case "end":
+                self._write()
+                self._end(note["status"])
+
+    def _add_points(self, note: Note) -> None:
+        from mlflow.entities import Metric  # loaded where there is a writer
+
+        moment = int(note["time"] * 1000)
+        points = note["values"].items()
+        self._points += [Metric(name, value, moment, note["step"]) for name, value in points]
+        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    def _write(self) -> None:
+        for start in range(0, len(self._points), _MOST_POINTS):
+            batch = self._points[start : start + _MOST_POINTS]
+            self.client.log_batch(self.run_id, metrics=batch)
+        self._points.clear()
+        self._last_write = time.monotonic()
+
+    def _end(self, status: Status) -> None:
+        mlflow = _load_mlflow()
+        active = mlflow.active_run()
+        if active and active.info.run_id == self.run_id:
+            mlflow.end_run(status)
+        else:
+            self.client.set_terminated(self.run_id, status)
+
+
+def _step_run(step: str) -> str:
+    """Make the run of a step, below that of its pipeline run if it belongs to one."""
+    experiment, tags = _experiment(), {_ROLE_TAG: "step"}
+    if pipeline_run := os.environ.get(PIPELINE_RUN):
+        tags[_PIPELINE_RUN_TAG] = pipeline_run
+        tags["mlflow.parentRunId"] = _pipeline_run(experiment, pipeline_run, pipeline_run)
+    return str(_client().create_run(experiment, run_name=step, tags=tags).info.run_id)
 
 
 def _load_mlflow() -> Any:
@@ -242,7 +314,7 @@ def _find(experiment: str, run_id: str, role: str | None = None) -> list[Any]:
 
 def _log_settings(run_id: str, prefix: str, text: str) -> None:
     """Log settings as parameters for comparing runs, and as a file that no limit cuts."""
-    from mlflow.entities import Param  # already loaded where there is a tracking run
+    from mlflow.entities import Param  # loaded where there is a client
 
     client = _client()
     params = [Param(name, _cut(v)) for name, v in flatten(prefix, json.loads(text)).items()]
@@ -271,28 +343,3 @@ def flatten(name: str, value: Any) -> dict[str, str]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_PARAM else text[: _LONGEST_PARAM - 1] + "…"
-
-
-def _where(error: BaseException) -> str:
-    """Name the deepest line of our own code that the error went through."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    ours = [f for f in frames if any(Path(f.filename).is_relative_to(p) for p in _PACKAGES)]
-    if not frames:
-        return ""
-    deepest = (ours or frames)[-1]
-    path = Path(deepest.filename)
-    root = Path(__file__).parent.parent
-    return f"{path.relative_to(root) if ours else path.name}:{deepest.lineno}"
-
-
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """Let SIGTERM, with which clusters stop a step, end it like an exit that can be tracked."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may listen to signals
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -7,6 +7,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 # Rooms whose values are tensors. Doors stay out: Kubeflow sends a step's source as it is written.
@@ -16,6 +17,10 @@ jaxtyping.install_import_hook(
     [f"components.{room}" for room in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
+
+# The same examples every time, and no clock: a test fails because of the code or not at all.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 class LinearProblem(NamedTuple):

@@ -1,5 +1,6 @@
 """Runs in a real store: three situations, every ending, several writers at once."""
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,15 @@ import pytest
 from components import tracking
 from components.config import Choice, Config
 from components.evaluation.report import Accuracy
+from components.journal import append
 from components.progress import EVENTS_FILE
-from components.tracking import close_pipeline_run, flatten, open_pipeline_run, step_run
+from components.tracking import (
+    close_pipeline_run,
+    flatten,
+    open_pipeline_run,
+    step_run,
+    write_for_steps,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +41,14 @@ def environment(monkeypatch):
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "KFP_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv(tracking.URI, raising=False)
+    monkeypatch.delenv(tracking.JOURNAL, raising=False)
 
 
 @pytest.fixture(scope="module")
 def prepared_store(tmp_path_factory):
     """Make the tables once: that takes seconds."""
     path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.chdir(path.parent):
         warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy
         mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
@@ -117,7 +126,8 @@ def test_a_step_alone_records_everything(store, tmp_path):
     assert Path(kept).read_text() == "w"
 
 
-def test_points_are_written_in_few_batches(store, monkeypatch):
+@pytest.mark.usefixtures("store")
+def test_points_are_written_in_few_batches(monkeypatch):
     writes = []
     original = mlflow.MlflowClient.log_batch
 
@@ -217,9 +227,8 @@ from components.config import Config
 def step(name):
     with tracking.step_run(name, "train", Config()) as run:
         for step in range(40):
+            tracking._SECONDS_BETWEEN_WRITES = 0.0 if step < 39 else 1e9  # the last one waits
             run.metrics({"loss": float(step), "accuracy": 0.5}, step=step)
-            if step < 39:
-                run._write()
         print(name, os.getpid(), flush=True)
         if name.startswith("hang"):
             time.sleep(60)
@@ -262,6 +271,81 @@ def test_four_steps_in_one_file_and_every_ending(store, monkeypatch):
     assert store.get_run(parent).info.status == "FAILED"
     assert runs["hang-kill"].info.status == "FAILED"
     assert runs["hang-term"].info.status == "KILLED"
+
+
+NOTING_STEP = """
+import sys, time
+from pathlib import Path
+from components import tracking
+from components.config import Config
+with tracking.step_run(sys.argv[1], "train", Config()) as run:
+    for step in range(1500):
+        run.metrics({"loss": float(step)}, step=step)
+    run.folder(Path("kept"), "checkpoint")
+    assert "mlflow" not in sys.modules
+    print("ready", flush=True)
+    if sys.argv[1] != "ends":
+        time.sleep(60)
+"""
+
+
+def test_one_process_writes_what_steps_note_down(store, monkeypatch, tmp_path):
+    """While they run, not only when they have ended; MLflow is loaded in none of them."""
+    parent = open_pipeline_run("p", "r4", artifact_root=str(tmp_path / "artifacts"))
+    monkeypatch.setenv("KFP_RUN_ID", "r4")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "weights").write_text("w")
+    names = ("ends", "stopped", "vanishes")
+    with write_for_steps(tmp_path / "journal.jsonl"):
+        steps = {
+            name: subprocess.Popen(
+                [sys.executable, "-c", NOTING_STEP, name], stdout=subprocess.PIPE, text=True
+            )
+            for name in names
+        }
+        for process in steps.values():
+            assert process.stdout.readline() == "ready\n"
+        wait_until(lambda: {*names} < {*all_runs(store)})
+        steps["stopped"].terminate()
+        steps["vanishes"].kill()
+        for process in steps.values():
+            process.communicate()
+    assert tracking.JOURNAL not in os.environ
+    close_pipeline_run("r4", "FAILED")
+    runs = all_runs(store)
+    assert {name: runs[name].info.status for name in names} == {
+        "ends": "FINISHED",
+        "stopped": "KILLED",
+        "vanishes": "FAILED",
+    }
+    for name in ("ends", "stopped"):
+        run = runs[name]
+        assert run.data.tags["mlflow.parentRunId"] == parent
+        points = store.get_metric_history(run.info.run_id, "loss")
+        assert [(p.step, p.value) for p in points] == [(n, n) for n in range(1500)]
+        kept = store.download_artifacts(run.info.run_id, "checkpoint/weights", str(tmp_path))
+        assert Path(kept).read_text() == "w"
+
+
+def test_a_step_that_has_loaded_mlflow_writes_for_itself(store, tmp_path):
+    with write_for_steps(tmp_path / "journal.jsonl"), step_run("s", "train", Settings()):
+        assert mlflow.active_run().info.run_name == "s"
+    assert all_runs(store)["s"].info.status == "FINISHED"
+    assert mlflow.active_run() is None
+
+
+def test_notes_that_cannot_be_written_are_an_error(store, monkeypatch, tmp_path):
+    monkeypatch.setenv(tracking.URI, "file:///nowhere")
+    with pytest.raises(mlflow.MlflowException), write_for_steps(tmp_path / "journal.jsonl"):
+        append(tmp_path / "journal.jsonl", "s", "author", {"kind": "end", "status": "FINISHED"})
+    assert not all_runs(store)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_flatten():

@@ -93,10 +93,8 @@ def radius(epsilon: float | Tensor, images: Images, norm: str) -> Tensor:
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {list(NORMS)}, got {norm!r}")
     values = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device)
-    if values.ndim <= 1:
-        values = values.view(-1, 1, 1, 1)
-    else:
-        values = values[(None,) * (4 - values.ndim)]
+    leading = (None,) * (4 - values.ndim)
+    values = values.view(-1, 1, 1, 1) if values.ndim <= 1 else values[leading]
     largest = 1.0 if norm == "linf" else math.prod(images.shape[1:]) ** 0.5
     allowed = (values >= 0) & (values <= largest)
     if not bool(allowed.all()):

@@ -52,11 +52,13 @@ def input_gradient(
     with torch.enable_grad():
         logits = model(images)
         losses = loss(logits, labels)
-        if not losses.requires_grad:
-            raise ValueError(
-                "the model gives no gradient at its pixels; attack it through its honest view"
-            )
-        (gradient,) = torch.autograd.grad(losses.sum(), images)
+        gradient = None
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), images, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "the model gives no gradient at its pixels; attack it through its honest view"
+        )
     return losses.detach(), gradient, logits.detach()
 
 

@@ -50,7 +50,7 @@ class RandomResizePad(Defended):
     def honest_view(self) -> Classifier:
         """Average log-probabilities over draws, so that gradients point where most draws do."""
         inner = honest_view(self.inner)
-        if self.train_only:
+        if not self.randomised:
             return inner
 
         def view(images: Images) -> Logits:

@@ -1,8 +1,9 @@
-"""Every entry of ATTACKS keeps to its budget, leaves the model alone and depends on nothing else."""
+"""Every entry of ATTACKS keeps to its budget, leaves the model alone and is reproducible."""
 
 import inspect
 from functools import partial
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -91,7 +92,7 @@ def test_model_stays_as_it_was(choice, network, batch):
 @every_attack
 def test_model_stays_as_it_was_after_an_error_inside_it(choice, network, batch):
     class Failing(nn.Module):
-        def forward(self, features):
+        def forward(self, _):
             raise KeyError("inside")
 
     network.append(Failing())
@@ -221,15 +222,17 @@ WRONG_LABELS = {
 
 
 @every_name
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(("images", "message"), WRONG_IMAGES.values(), ids=WRONG_IMAGES)
-def test_wrong_images(attack, images, message, network, batch, unchecked_types):
+def test_wrong_images(attack, images, message, network, batch):
     with pytest.raises(ValueError, match=message):
         attack(network, images, batch[1], epsilon=0.1)
 
 
 @every_name
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(("labels", "message"), WRONG_LABELS.values(), ids=WRONG_LABELS)
-def test_wrong_labels(attack, labels, message, network, batch, unchecked_types):
+def test_wrong_labels(attack, labels, message, network, batch):
     with pytest.raises(ValueError, match=message):
         attack(network, batch[0], labels, epsilon=0.1)
 
@@ -251,6 +254,12 @@ def test_wrong_labels(attack, labels, message, network, batch, unchecked_types):
 def test_wrong_options(attack, options, message, network, batch):
     with pytest.raises(ValueError, match=message):
         attack(network, *batch, **options)
+
+
+@every_name
+def test_shapes_are_enforced_under_test(attack, network, batch):
+    with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
+        attack(network, batch[0], batch[1][:-1], epsilon=0.1)
 
 
 @every_name

@@ -38,8 +38,6 @@ def length(perturbation, norm):
     return distance(perturbation, norm).item()
 
 
-# Projection
-
 U, X = row(0.6, -0.3, 0.2, 0.1), row(0.9, 0.2, 0.5, 0.3)
 
 
@@ -126,9 +124,6 @@ def test_every_image_is_projected_alone(norm):
         assert torch.allclose(together[one], alone, atol=1e-6)
 
 
-# Steepest step
-
-
 @every_norm
 @given(gradients, st.floats(0, 1, width=32))
 def test_step_attains_the_dual_norm(norm, gradient, step_size):
@@ -150,9 +145,6 @@ def test_step_has_its_length_whatever_the_gradient_is_measured_in(norm, scale):
 @every_norm
 def test_no_gradient_no_step(norm):
     assert not steepest_step(torch.zeros(2, 1, 2, 2), torch.ones(1, 1, 1, 1), norm).any()
-
-
-# Random start
 
 
 @every_norm
@@ -202,9 +194,6 @@ def test_l2_start_is_uniform_on_a_disc(stream):
 def test_another_stream_is_another_start(norm):
     first, second = (starts(row(0.5, 0.5, 0.5), 0.1, norm, 5, stream) for stream in (0, 1))
     assert not torch.isclose(first, second).any()
-
-
-# Radius and distance
 
 
 def test_distances():

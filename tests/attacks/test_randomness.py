@@ -16,7 +16,7 @@ def signed(value: int) -> int:
 
 
 def chi_square_deviation(counts: torch.Tensor) -> float:
-    """How many standard deviations chi-square lies from its mean if all cells are equally likely."""
+    """How many standard deviations chi-square lies from its mean for equally likely cells."""
     expected = counts.sum() / counts.numel()
     chi_square = float(((counts - expected) ** 2 / expected).sum())
     freedom = counts.numel() - 1

@@ -1,5 +1,6 @@
 """The registry in a real store: versions, aliases, evidence; serving where we are not installed."""
 
+import contextlib
 import importlib
 import json
 import subprocess
@@ -48,7 +49,7 @@ SPEC = ModelSpec(
 def prepared_store(tmp_path_factory):
     """Make the tables once: that takes seconds."""
     path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.chdir(path.parent):
         warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy and type hints
         importlib.import_module("mlflow.pyfunc")
         mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()

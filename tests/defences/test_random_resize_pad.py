@@ -1,0 +1,123 @@
+"""Random resize-pad: uniform sizes, every place, and what it leaves alone."""
+
+import collections
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from components.defences.defended import honest_view, is_randomised
+from components.defences.random_resize_pad import RandomResizePad
+
+
+class Sight(nn.Module):
+    """Remembers what the model behind the defence was shown."""
+
+    def forward(self, images):
+        self.images = images
+        return images.flatten(1)
+
+
+def draw(images, count, **options):
+    defence = RandomResizePad(Sight(), **options)
+    torch.manual_seed(0)
+    for _ in range(count):
+        defence(images)
+        yield defence.inner.images
+
+
+def occupied(images):
+    """Size and offset of what is not padding, along height and width."""
+    lit = images[0, 0] > 0
+    for along in (lit.any(1), lit.any(0)):
+        places = along.nonzero().flatten()
+        yield len(places), int(places[0])
+
+
+def test_sizes_are_uniform_and_every_offset_that_fits_occurs():
+    """Sides of 4 to 8 of 8 pixels: 5 sizes, and 5 + 4 + 3 + 2 + 1 places, along each direction."""
+    count = 4_000
+    seen = [list(occupied(image)) for image in draw(torch.ones(1, 1, 8, 8), count, min_size=0.5)]
+    for along in zip(*seen, strict=True):
+        sizes = collections.Counter(size for size, _ in along)
+        assert sizes.keys() == {4, 5, 6, 7, 8}
+        assert all(abs(n - count / 5) < 5 * math.sqrt(count * 0.16) for n in sizes.values())
+        places = collections.Counter(along)
+        assert len(places) == 15
+        for (size, _), n in places.items():
+            expected = count / 5 / (9 - size)
+            assert abs(n - expected) < 5 * math.sqrt(expected)
+
+
+def test_height_and_width_are_drawn_apart():
+    seen = [list(occupied(image)) for image in draw(torch.ones(1, 1, 8, 8), 200, min_size=0.5)]
+    assert any(height != width for (height, _), (width, _) in seen)
+
+
+def test_smallest_size_is_a_share_of_each_side():
+    sizes = [list(occupied(i)) for i in draw(torch.ones(1, 1, 20, 10), 300, min_size=0.8)]
+    assert {height for (height, _), _ in sizes} == {16, 17, 18, 19, 20}
+    assert {width for _, (width, _) in sizes} == {8, 9, 10}
+
+
+def test_padding_is_black_and_pixels_are_picked_not_mixed():
+    images = torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(1)) + 0.1
+    for shown in draw(images, 50, min_size=0.5):
+        assert shown.shape == images.shape
+        for image, original in zip(shown, images, strict=True):
+            assert torch.isin(image[image != 0], original).all()
+
+
+def test_one_draw_serves_the_whole_batch():
+    images = torch.ones(4, 1, 8, 8)
+    for shown in draw(images, 20, min_size=0.5):
+        assert (shown == shown[:1]).all()
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_train_only(mode, lin400):
+    defence = RandomResizePad(lin400.model, train_only=True).train(mode == "training")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        plain = lin400.model(lin400.images)
+        same = [torch.equal(defence(lin400.images), plain) for _ in range(20)]
+    assert all(same) == (mode == "evaluation")
+    assert not is_randomised(defence) and honest_view(defence) is lin400.model
+
+
+def test_honest_view_averages_log_probabilities_over_eight_draws(lin400):
+    defence = RandomResizePad(lin400.model)
+    view, images = honest_view(defence), lin400.images[:10]
+    with torch.no_grad():
+        torch.manual_seed(3)
+        averaged = view(images)
+        torch.manual_seed(3)
+        draws = torch.stack([defence(images).log_softmax(1) for _ in range(8)])
+    assert torch.allclose(averaged, draws.mean(0))
+
+
+def test_honest_view_finds_a_steadier_gradient(lin400):
+    """Gradients of two calls agree better when each averages over draws."""
+
+    def agreement(view):
+        torch.manual_seed(0)
+        found = []
+        for _ in range(2):
+            images = lin400.images[:100].clone().requires_grad_(True)
+            losses = nn.functional.cross_entropy(view(images), lin400.labels[:100], reduction="sum")
+            found.append(torch.autograd.grad(losses, images)[0].flatten(1))
+        return torch.cosine_similarity(*found).mean()
+
+    defence = RandomResizePad(lin400.model, min_size=0.5)
+    assert agreement(honest_view(defence)) > agreement(defence) + 0.2
+
+
+@pytest.mark.parametrize("min_size", [0.0, -0.5, 1.01, float("nan")])
+def test_wrong_size(min_size):
+    with pytest.raises(ValueError, match="min_size must be above 0 and at most 1, got"):
+        RandomResizePad(nn.Flatten(), min_size=min_size)
+
+
+def test_a_single_pixel_survives():
+    assert all((image == 1).all() for image in draw(torch.ones(1, 1, 1, 1), 5, min_size=0.1))
