@@ -48,7 +48,11 @@ def run_locally(
         # A folder named `components` or `pipelines` where the run is started must not win.
         "PYTHONSAFEPATH": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Threads that spin while they wait slow torch down many times over as soon as anything
+        # else wants a core; sleeping ones cost next to nothing on an idle machine.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
+    environment.pop("MLFLOW_RUN_ID", None)  # a run of the caller's shell is none of these steps'
     command = [sys.executable, "-m", "pipelines.local_runner", str(folder.path), pipeline]
     folder.events.touch()
     with folder.log.open("wb") as log:

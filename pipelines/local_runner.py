@@ -11,6 +11,7 @@ from pathlib import Path
 from kfp import components, local
 
 from components import tracking
+from pipelines.graph import read_arguments
 from pipelines.workspace import RunFolder
 
 
@@ -19,15 +20,18 @@ def main(folder: RunFolder, pipeline: str, artifact_root: str) -> None:
     # Images have symbolic names here, which the runner takes for a sign of another language.
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     execute = components.load_component_from_file(str(folder.pipeline))
-    tracking.open_pipeline_run(pipeline, folder.run_id, artifact_root=artifact_root)
+    tracking.open_pipeline_run(
+        pipeline, folder.run_id, read_arguments(folder.pipeline), artifact_root=artifact_root
+    )
+    status: tracking.Status = "FAILED"
     try:
         runner = local.SubprocessRunner(use_venv=False)
         local.init(runner, pipeline_root=str(folder.artifacts), raise_on_error=True)
-        execute()
-    except BaseException:
-        tracking.close_pipeline_run(folder.run_id, "FAILED")
-        raise
-    tracking.close_pipeline_run(folder.run_id, "FINISHED")
+        with tracking.write_for_steps(folder.journal):
+            execute()
+        status = "FINISHED"
+    finally:
+        tracking.close_pipeline_run(folder.run_id, status)
 
 
 if __name__ == "__main__":

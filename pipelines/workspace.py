@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def journal(self) -> Path:
+        """What the steps noted down for the tracking store."""
+        return self.path / "journal.jsonl"
+
+    @property
     def artifacts(self) -> Path:
         """What the steps handed to each other."""
         return self.path / "artifacts"

@@ -1,7 +1,12 @@
 """Shapes of tensors are enforced, and the linear problem whose robust accuracy is known."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+# Before torch is loaded: threads that spin while they wait fight with the processes tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import jaxtyping
 import numpy as np
@@ -9,6 +14,9 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor, nn
+
+from components.data.config import DataConfig
+from components.data.prepare import prepare
 
 # Rooms whose values are tensors. Doors stay out: Kubeflow sends a step's source as it is written.
 # So do settings, which check themselves and say more about what is wrong.
@@ -59,3 +67,11 @@ def unchecked_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def digits_shards(tmp_path_factory) -> Path:
+    """The handwritten digits, prepared as the digits recipe does."""
+    folder = tmp_path_factory.mktemp("digits")
+    prepare(DataConfig(source={"name": "digits"}, image_size=28), folder)
+    return folder

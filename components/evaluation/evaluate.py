@@ -96,9 +96,8 @@ def evaluate_robustness(
         )
         robust = _worst(subject, outcomes)
         curve = _measure_curve(subject, robust)
-        below = [shares for epsilon, shares in curve if epsilon < settings.epsilon]
-        fallen_below = right & (below[-1] <= 0.5)
-        checks = diagnose(subject, outcomes, fallen_below)
+        *_, below = [left for epsilon, left in curve if epsilon < settings.epsilon or not epsilon]
+        checks = diagnose(subject, outcomes, right & (below <= 0.5))
     naive = _worst(subject, [o for o in outcomes if o.view == "as_is"])
     return Measurement(
         subject=subject, outcomes=outcomes, robust=robust, naive=naive, curve=curve, checks=checks

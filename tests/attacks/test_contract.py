@@ -102,6 +102,16 @@ def test_model_stays_as_it_was_after_an_error_inside_it(choice, network, batch):
     assert same(state(network), before)
 
 
+@every_attack
+def test_model_is_asked_in_evaluation_mode_with_frozen_weights(choice, network, batch):
+    """Gradients of weights would cost half as much again and be thrown away."""
+    seen = []
+    network.register_forward_pre_hook(lambda *_: seen.append(state(network)))
+    chosen(choice)(network, *batch, epsilon=0.1)
+    assert seen
+    assert not any(any(s["training"].values()) or any(s["trainable"].values()) for s in seen)
+
+
 @every_norm
 @every_attack
 def test_an_image_is_attacked_alike_in_any_company(choice, norm, lin400):

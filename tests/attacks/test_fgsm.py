@@ -80,6 +80,14 @@ def test_scale_and_shift_of_the_logits_change_nothing(lin400):
     assert torch.equal(scaled, plain)
 
 
+def test_tiny_gradients_are_not_averaged_away(lin400):
+    """At 1e-42 of the logits a gradient still has its signs; 1/400 of it would have none."""
+    model, images, labels = lin400
+    plain = fgsm(model, images, labels, epsilon=0.05, loss="margin")
+    tiny = fgsm(lambda x: 1e-42 * model(x), images, labels, epsilon=0.05, loss="margin")
+    assert torch.isclose(tiny, plain).double().mean() > 0.95
+
+
 def test_seed_has_no_effect(lin400):
     plain, seeded = (fgsm(*lin400, epsilon=0.05, seed=seed) for seed in (0, 1))
     assert torch.equal(plain, seeded)

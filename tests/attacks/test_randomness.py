@@ -99,6 +99,12 @@ def test_normal_has_the_moments_of_a_normal():
     assert abs(chi_square_deviation(torch.histc(below, 256, 0, 1))) < 4
 
 
+def test_normal_is_finite_where_uniform_is_zero():
+    seed = torch.tensor([32_924_560])
+    assert uniform(seed, (1,), stream=0).item() == 0
+    assert normal(seed, (1,), stream=0).item() == 0
+
+
 def test_one_seed_or_one_per_image():
     device = torch.device("cpu")
     assert sample_seeds(3, 5, device).unique().numel() == 5

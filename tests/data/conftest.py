@@ -4,16 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.config import DataConfig
-from components.data.prepare import prepare
-
-
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("digits")
-    prepare(DataConfig(source={"name": "digits"}, image_size=28), folder)
-    return folder
-
 
 @pytest.fixture
 def tiny_root(tmp_path):

@@ -23,8 +23,11 @@ def labels_of(batches):
     return torch.cat([labels for _, labels in batches]).tolist()
 
 
-def test_split_holds_the_rows_in_order(digits):
-    rows, split = list(read_shards(digits, "validation")), read_split(digits, "validation")
+def test_split_holds_the_rows_in_order(digits_shards):
+    rows, split = (
+        list(read_shards(digits_shards, "validation")),
+        read_split(digits_shards, "validation"),
+    )
     assert split.images.dtype == torch.uint8 and split.images.shape == (130, 1, 28, 28)
     assert split.images.is_contiguous()
     assert split.labels.dtype == torch.int64
@@ -46,9 +49,9 @@ def test_colour_comes_channels_first(tiny_root, tmp_path):
     assert np.array_equal(split.images[0].permute(1, 2, 0), first)
 
 
-def test_unknown_splits_are_named(digits):
+def test_unknown_splits_are_named(digits_shards):
     with pytest.raises(ValueError, match="unknown split 'dev', expected one of"):
-        read_split(digits, "dev")
+        read_split(digits_shards, "dev")
 
 
 @settings(deadline=None)  # the machine may be busy

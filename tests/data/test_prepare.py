@@ -22,8 +22,8 @@ def ids(folder, split):
     return [row.id for row in read_shards(folder, split)]
 
 
-def test_digits_in_numbers(digits):
-    index = read_index(digits)
+def test_digits_in_numbers(digits_shards):
+    index = read_index(digits_shards)
     sizes = {split: content.num_images for split, content in index.splits.items()}
     # Ten per cent of each class's training images, rounded; every class has 126 to 132 of them.
     assert sizes == {"train": 1167, "validation": 130, "test": 500}
@@ -32,17 +32,17 @@ def test_digits_in_numbers(digits):
     assert index.image_shape == (1, 28, 28)
 
 
-def test_digits_are_resized_by_pillow(digits):
+def test_digits_are_resized_by_pillow(digits_shards):
     tested = [record for record in digits_source().records() if record.split == "test"]
-    for record, row in zip(tested, read_shards(digits, "test"), strict=True):
+    for record, row in zip(tested, read_shards(digits_shards, "test"), strict=True):
         original = Image.open(io.BytesIO(record.read()))
         expected = original.resize((28, 28), Image.Resampling.BILINEAR)
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(row.image))), np.asarray(expected))
         assert row.label == int(record.class_name)
 
 
-def test_splits_share_no_digit(digits):
-    found = {split: set(ids(digits, split)) for split in SPLITS}
+def test_splits_share_no_digit(digits_shards):
+    found = {split: set(ids(digits_shards, split)) for split in SPLITS}
     assert sum(len(part) for part in found.values()) == len(set.union(*found.values())) == 1797
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.sources import SOURCES, digits, folder
+from components.data.sources import SOURCES, folder
 
 
 def decoded(record):

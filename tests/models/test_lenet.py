@@ -37,22 +37,27 @@ def test_weights_start_from_glorot_s_bounds_and_biases_from_zero():
 def test_positions_say_which_of_the_flattened_features_are_read():
     """Reading three positions is reading all with the other columns of dense3 at zero."""
     torch.manual_seed(0)
-    narrow = lenet5(10, 1, widths=(4, 6, 3, 5))
+    narrow = lenet5(10, 1, widths=(4, 6, 3, 50))
+    first_three = narrow(images())
     read = torch.tensor([2, 40, 95])
     narrow.positions.copy_(read)
-    wide = lenet5(10, 1, widths=(4, 6, 96, 5))
+    wide = lenet5(10, 1, widths=(4, 6, 96, 50))
     kept = {k: v for k, v in narrow.state_dict().items() if k not in ("positions", "dense3.weight")}
     wide.load_state_dict(kept, strict=False)
     wide.dense3.weight.zero_()
     wide.dense3.weight[:, read] = narrow.dense3.weight
     assert torch.allclose(narrow(images()), wide(images()), atol=1e-6)
+    assert (narrow(images()) - first_three).abs().max() > 1e-3
 
 
 def test_positions_travel_with_the_weights():
-    narrow, twin = (lenet5(10, 1, widths=(4, 6, 3, 5)) for _ in range(2))
+    torch.manual_seed(0)
+    narrow, twin = (lenet5(10, 1, widths=(4, 6, 3, 50)) for _ in range(2))
+    before = twin(images())
     narrow.positions.copy_(torch.tensor([2, 40, 95]))
     twin.load_state_dict(narrow.state_dict())
     assert torch.equal(twin(images()), narrow(images()))
+    assert not torch.allclose(twin(images()), before, atol=1e-3)
 
 
 def test_gates_and_features_name_layers_that_there_are():
