@@ -58,14 +58,22 @@ def compile_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file; PIPELINE.yaml by default.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the steps into this SVG file.")
+    ] = None,
 ) -> None:
     """Write a pipeline as the file that a cluster executes."""
     from pipelines.compile import compile_pipeline
+    from pipelines.graph import read_spec
+    from pipelines.picture import draw_pipeline
 
     target = output or Path(f"{pipeline}.yaml")
     with _usage_errors():
         compile_pipeline(pipeline, _load(recipe, settings), target)
-    typer.echo(f"{target} written")
+        typer.echo(f"{target} written")
+        if picture:
+            picture.write_text(draw_pipeline(read_spec(target)), encoding="utf-8")
+            typer.echo(f"{picture} written")
 
 
 @app.command()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.sources import SOURCES, folder
+from components.data.sources import SOURCES, digits, folder
 
 
 def decoded(record):

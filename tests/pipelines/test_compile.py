@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
+import pipelines
 from components import images
 from pipelines import PIPELINES
 from pipelines.compile import compile_pipeline
 from pipelines.graph import read_steps
+from pipelines.picture import draw_pipeline
 from pipelines.recipe import arguments
 from pipelines.recipes import RECIPES
 
@@ -73,6 +76,13 @@ def test_what_speaks_with_the_registry_is_not_cached(spec):
     cached = {t["taskInfo"]["name"]: "enableCache" in t["cachingOptions"] for t in tasks}
     assert not cached["compare-models"] and not cached["promote-model"]
     assert cached["prepare-data"] and cached["train-stage-one"]
+
+
+def test_picture_in_the_readme_is_of_the_pipeline_as_it_is(spec):
+    picture = Path(pipelines.__file__).with_name("train_robust.svg")
+    assert picture.read_text(encoding="utf-8") == draw_pipeline(spec), (
+        "draw it again: bartizan compile -o /tmp/p.yaml --picture pipelines/train_robust.svg"
+    )
 
 
 def test_unknown_pipeline(tmp_path):
