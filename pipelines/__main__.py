@@ -86,7 +86,7 @@ def run(
     """Run a pipeline on this machine, without any server."""
     from rich.console import Console
 
-    from pipelines.compile import compile_pipeline
+    from pipelines.compile import compile_pipeline, find_pipeline
     from pipelines.display import show_events
     from pipelines.graph import read_steps
     from pipelines.local import RunFailed, run_locally
@@ -98,6 +98,7 @@ def run(
         with _usage_errors():
             lock = stack.enter_context(place.occupy())
             chosen = _load(recipe, settings)
+            find_pipeline(pipeline, chosen)
             folder = place.new_run()
             compile_pipeline(pipeline, chosen, folder.pipeline)
         steps = read_steps(folder.pipeline)

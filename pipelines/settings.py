@@ -40,6 +40,8 @@ def load_recipe(word: str) -> Recipe:
 def override(recipe: Recipe, assignment: str) -> Recipe:
     """Set one field: ``section.field=value``, or ``section.field.option=value`` inside a choice.
 
+    Choices inside choices go deeper: ``adversarial.objective.attack.steps=10``.
+
     A section is one of the recipe's, or a room's name, which stands for every section of that room:
     ``training.epochs=1`` sets all three training stages. Values are JSON, a fraction such as
     ``8/255``, or plain words.
@@ -49,7 +51,7 @@ def override(recipe: Recipe, assignment: str) -> Recipe:
     """
     path, equals, text = assignment.partition("=")
     section, *fields = path.strip().split(".")
-    if not equals or len(fields) not in (1, 2):
+    if not equals or not fields:
         raise ValueError(f"a setting is written section.field=value, got {assignment!r}")
     known = sections(recipe)
     rooms = {_room(config) for config in known.values()}
@@ -81,18 +83,22 @@ def _room(config: Config) -> str:
 
 
 def _set(section: str, config: Config, fields: list[str], value: Any) -> Config:
-    field, *option = fields
+    field, *options = fields
     if field not in field_types(type(config)):
         raise ValueError(unknown(f"field of {section}", field, field_types(type(config))))
-    if option:
-        current = getattr(config, field)
-        if not isinstance(current, Mapping):
-            raise ValueError(f"{section}.{field} is {current!r}, which has no options to set")
-        value = {**current, option[0]: value}
     try:
-        return dataclasses.replace(config, **{field: value})
+        return dataclasses.replace(config, **{field: _with(getattr(config, field), options, value)})
     except ValueError as error:
         raise ValueError(f"{section}.{error}") from error
+
+
+def _with(current: Any, options: list[str], value: Any) -> Any:
+    if not options:
+        return value
+    if not isinstance(current, Mapping):
+        raise ValueError(f"{'.'.join(options)} cannot be set inside {current!r}, it has no options")
+    first, *rest = options
+    return {**current, first: _with(current.get(first), rest, value)}
 
 
 def _parse(text: str) -> Any:

@@ -14,6 +14,7 @@ from components.registry.verdict import VERDICT, Verdict, load_verdict
 from pipelines.workspace import RunFolder
 
 _PAGE = "report.html"
+_SHOWN_ATTACKS = 3  # as many as fit 80 columns; the page shows them all
 _TRUST = {"trusted": "green", "doubtful": "yellow", "masked": "red"}
 
 
@@ -51,7 +52,7 @@ def _table(reports: Sequence[RobustnessReport]) -> Table:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    names = list(dict.fromkeys(attack.name for attack in first.attacks))
+    names = list(dict.fromkeys(attack.name for attack in first.attacks))[:_SHOWN_ATTACKS]
     table.add_column("stage", min_width=11)
     for name in ("clean", *names, "worst-case", "weights", "MFLOPs", "trust"):
         table.add_column(_header(name), justify="right")

@@ -13,7 +13,8 @@ class RandomResizePad(Defended):
 
     Xie et al., 2018, https://arxiv.org/abs/1711.01991. Differs from the paper: shrinks and pads
     back to the same size instead of enlarging, as Pei et al., 2022,
-    https://arxiv.org/abs/2205.10617, do; and, unlike theirs, every offset that fits is drawn.
+    https://arxiv.org/abs/2205.10617, do; and, unlike theirs, height and width are drawn apart and
+    every offset that fits may occur.
 
     It is differentiable, so it withstands only attackers who do not average over draws: the honest
     view does.

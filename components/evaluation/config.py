@@ -27,6 +27,7 @@ class EvaluationConfig(Config):
         {"name": "fgsm"},
         {"name": "pgd", "steps": 20},
         {"name": "pgd", "steps": 20, "loss": "margin"},
+        {"name": "random_noise"},
     )
     draws: Annotated[int, Range(at_least=2)] = 20
     batch_size: Annotated[int, Range(at_least=1)] = 256

@@ -47,6 +47,9 @@ def test_words_choices_and_their_options():
     changed = override(RECIPE, 'stage_one.augmentations=[{"name": "mixup"}]')
     assert changed.stage_one.augmentations == ({"name": "mixup"},)
     assert override(RECIPE, "pruning.attack.steps=3").pruning.attack["steps"] == 3
+    changed = override(RECIPE, "adversarial.objective.attack.steps=4")
+    assert changed.adversarial.objective["attack"]["steps"] == 4
+    assert changed.adversarial.objective["name"] == "adversarial"
 
 
 @pytest.mark.parametrize(
