@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from components import progress
@@ -17,6 +19,7 @@ Event = Mapping[str, Any]
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10.0
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # they end a run as Ctrl-C does
 
 
 class RunFailed(RuntimeError):
@@ -67,16 +70,16 @@ def run_locally(
             pass_fds=(lock,),
         )
     failure: Event | None = None
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for event in _follow(folder.events, process):
-            failure = event if event["event"] == "failed" else failure
-            yield event
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        if process.poll() is None:
-            _stop(process)
-            _mark_killed(folder, environment)
+    with _on_signals(_ENDINGS, signal.default_int_handler):
+        try:
+            for event in _follow(folder.events, process):
+                failure = event if event["event"] == "failed" else failure
+                yield event
+        finally:
+            if process.poll() is None:
+                with _on_signals((signal.SIGINT, *_ENDINGS), signal.SIG_IGN):
+                    _stop(process)
+                    _mark_killed(folder, environment)
     if process.returncode:
         raise RunFailed(_explain(failure, folder, process.returncode))
 
@@ -94,6 +97,19 @@ def _follow(path: Path, process: "subprocess.Popen[bytes]") -> Iterator[Event]:
             if ended:
                 return
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _on_signals(
+    numbers: Iterable[signal.Signals],
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
+) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
