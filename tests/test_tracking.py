@@ -240,7 +240,7 @@ for name in sys.argv[1:]:
         sys.exit()
     children.append(child)
 for child in children:
-    print("ended", os.waitpid(child, 0)[1])
+    print("ended", os.waitpid(child, 0)[1], flush=True)
 """
 
 

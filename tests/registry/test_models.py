@@ -231,7 +231,7 @@ def test_a_version_predicts_where_we_are_not_installed(store, make_challenger, t
     packages = sysconfig.get_path("purelib")
     ran = subprocess.run(
         # Without site, the link to this project in the environment is not followed.
-        [sys.executable, "-S", "-P", "-c", SERVE, packages, str(tmp_path / "images.npy")],
+        [sys.executable, "-B", "-S", "-P", "-c", SERVE, packages, str(tmp_path / "images.npy")],
         cwd=tmp_path / "empty",
         capture_output=True,
         text=True,
