@@ -3,9 +3,10 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from components.config import Choice, unknown
+from components.config import Choice, check_value, unknown
 
 Result = TypeVar("Result")
 
@@ -41,10 +42,23 @@ def choose(
             raise ValueError(
                 f"{name!r} has no option {option!r}, expected one of {sorted(settable)}"
             )
+    options = {option: _checked(function, option, value) for option, value in options.items()}
     for option, parameter in settable.items():
         if parameter.default is inspect.Parameter.empty and option not in options:
             raise ValueError(f"{name!r} needs the option {option!r}")
     return partial(function, **options)
+
+
+def _checked(function: Callable[..., Any], option: str, value: Any) -> Any:
+    """Refuse a scalar of the wrong type, such as the word "no" where true or false is wanted."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    hint = hints.get(option)
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        words = sorted(map(str, get_args(hint)))
+        raise ValueError(f"{option} must be one of {words}, got {value!r}")
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    scalar = {*kinds} <= {bool, int, float, str, NoneType} and kinds != (NoneType,)
+    return check_value(option, value, hint) if scalar else value
 
 
 def _settable(function: Callable[..., Any], given: tuple[str, ...]) -> dict[str, inspect.Parameter]:

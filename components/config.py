@@ -69,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), hint))
+            object.__setattr__(self, name, check_value(name, getattr(self, name), hint))
 
     def to_json(self) -> str:
         """Write the settings as JSON text; `from_json` gives back an equal value."""
@@ -111,10 +111,15 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is field.default_factory is dataclasses.MISSING
 
 
-def _checked(name: str, value: Any, hint: Any) -> Any:
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """Give a setting in the form its annotation asks for.
+
+    Raises:
+        ValueError: it has the wrong type or lies outside its range.
+    """
     if get_origin(hint) is Annotated:
         plain, *limits = get_args(hint)
-        value = _checked(name, value, plain)
+        value = check_value(name, value, plain)
         for limit in limits:
             if value is not None and value not in limit:
                 raise ValueError(f"{name} must be {limit}, got {value!r}")
@@ -124,7 +129,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(value, (tuple, list)):
             raise ValueError(f"{name} must be a list, got {value!r}")
-        return tuple(_checked(f"{name}[{i}]", v, get_args(hint)[0]) for i, v in enumerate(value))
+        return tuple(check_value(f"{name}[{i}]", v, get_args(hint)[0]) for i, v in enumerate(value))
     if get_origin(hint) is Choice.__origin__:  # type: ignore[attr-defined]
         return _checked_choice(name, value)
     return _checked_scalar(name, value, hint)
@@ -134,7 +139,7 @@ def _checked_union(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if value is None and type(None) in kinds:
         return None
     (kind,) = (k for k in kinds if k is not type(None))  # the only unions are `X | None`
-    return _checked(name, value, kind)
+    return check_value(name, value, kind)
 
 
 def _checked_choice(name: str, value: Any) -> dict[str, Any]:

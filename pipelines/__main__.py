@@ -111,6 +111,8 @@ def run(
         except KeyboardInterrupt:
             _say_and_exit(f"run {folder.run_id} was stopped", _INTERRUPTED)
     show_summary(folder, steps, console)
+    hint = "" if workspace == _WORKSPACE else f" --workspace {workspace}"
+    console.print(f"Compare  bartizan ui{hint}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -141,6 +143,9 @@ def ui(
     place = Workspace(workspace)
     if not place.root.is_dir():
         _say_and_exit(f"there is no workspace {workspace}; 'bartizan run' makes one", _WRONG_USAGE)
+    if place.tracking_uri.startswith("http"):
+        typer.echo(f"runs and models are on the server {place.tracking_uri}")
+        return
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
     os.execv(sys.executable, [*command, "--backend-store-uri", place.tracking_uri])

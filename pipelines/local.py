@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ Event = Mapping[str, Any]
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 10.0
+_STORE_SECONDS = 30.0
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # they end a run as Ctrl-C does
 
 
@@ -37,7 +38,7 @@ def run_locally(
         pipeline: its name, for the tracking store.
         folder: holds the compiled pipeline.
         workspace: where the run is tracked.
-        lock: file descriptor that keeps the workspace occupied while any process of the run lives.
+        lock: file descriptor that keeps the workspace occupied as long as the runner lives.
 
     Raises:
         RunFailed: a step failed, or the runner did.
@@ -58,28 +59,19 @@ def run_locally(
     environment.pop("MLFLOW_RUN_ID", None)  # a run of the caller's shell is none of these steps'
     command = [sys.executable, "-m", "pipelines.local_runner", str(folder.path), pipeline]
     folder.events.touch()
-    with folder.log.open("wb") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which then ends all the others.
-        process = subprocess.Popen(
-            [*command, str(workspace.artifact_root)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
     failure: Event | None = None
     with _on_signals(_ENDINGS, signal.default_int_handler):
+        process = _start([*command, str(workspace.artifact_root)], folder, environment, lock)
         try:
             for event in _follow(folder.events, process):
                 failure = event if event["event"] == "failed" else failure
                 yield event
         finally:
-            if process.poll() is None:
-                with _on_signals((signal.SIGINT, *_ENDINGS), signal.SIG_IGN):
-                    _stop(process)
-                    _mark_killed(folder, environment)
+            with _on_signals((signal.SIGINT, *_ENDINGS), signal.SIG_IGN):
+                alive = process.poll() is None
+                _stop(process)
+                if alive or process.returncode < 0:  # it could not say so itself
+                    _mark(folder, environment, "KILLED" if alive else "FAILED")
     if process.returncode:
         raise RunFailed(_explain(failure, folder, process.returncode))
 
@@ -112,31 +104,48 @@ def _on_signals(
             signal.signal(number, before)
 
 
+def _start(
+    command: list[str], folder: RunFolder, environment: Mapping[str, str], lock: int
+) -> "subprocess.Popen[bytes]":
+    with folder.log.open("wb") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then ends all the others.
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+
+
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the runner, its steps and their children, gently first."""
+    """End the runner, its steps and their children, also those that outlive it; gently first."""
     for ending in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        deadline = time.monotonic() + _GRACE_SECONDS
+        with suppress(ProcessLookupError):  # nobody is left
             os.killpg(process.pid, ending)
-            process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            return
+            while time.monotonic() < deadline:
+                process.poll()  # takes the runner out of the group once it has ended
+                os.killpg(process.pid, 0)
+                time.sleep(_POLL_SECONDS)
+    process.wait()
 
 
-def _mark_killed(folder: RunFolder, environment: Mapping[str, str]) -> None:
+def _mark(folder: RunFolder, environment: Mapping[str, str], status: str) -> None:
     """End the run in the tracking store, in a process that has the run's environment."""
     code = "import sys; from components import tracking; tracking.close_pipeline_run(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, folder.run_id, "KILLED"]
-    subprocess.run(command, env=environment, check=False, capture_output=True)
+    command = [sys.executable, "-c", code, folder.run_id, status]
+    with suppress(subprocess.TimeoutExpired):  # a store that does not answer must not hold us
+        subprocess.run(command, env=environment, timeout=_STORE_SECONDS, capture_output=True)
 
 
 def _explain(failure: Event | None, folder: RunFolder, code: int) -> str:
     lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
     if failure:
-        marks = [n for n, line in enumerate(lines, 1) if line.strip().startswith("Traceback")]
-        step = [n for n, line in enumerate(lines, 1) if failure["error"] in line]
-        where = next(iter(step or marks), len(lines))
+        first = failure["error"].splitlines()[0]
+        where = next((n for n, line in enumerate(lines, 1) if first in line), len(lines))
         return (
             f"{failure['step']} failed: {failure['error']}\n"
             f"  at {failure['where']}, in line {where} of {folder.log}"

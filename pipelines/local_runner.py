@@ -1,4 +1,4 @@
-"""python -m pipelines.local_runner FOLDER: execute a run folder's pipeline with KFP's own runner.
+"""python -m pipelines.local_runner FOLDER PIPELINE ARTIFACTS: run a pipeline by KFP's own runner.
 
 It is a process of its own because the runner keeps its state per process, prints as it likes and
 says little about a failure; the command line that starts it watches the steps' events instead.

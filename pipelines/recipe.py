@@ -25,6 +25,10 @@ class TrainRobustRecipe:
     evaluation: EvaluationConfig
     promotion: PromotionConfig
 
+    def __post_init__(self) -> None:
+        if self.stage_one.backbone is None:
+            raise ValueError("stage_one.backbone is needed: the first stage has no initial model")
+
 
 Recipe: TypeAlias = TrainRobustRecipe
 

@@ -74,7 +74,7 @@ def check_choices(recipe: Recipe) -> None:
         for where, attempt, choice in _attempts(section):
             try:
                 attempt(choice)
-            except (TypeError, ValueError) as error:
+            except Exception as error:  # whatever the choice's own code may raise
                 raise ValueError(f"{name}.{where}: {error}") from error
 
 

@@ -37,7 +37,6 @@ def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> 
     for path in folder.folders_with(VERDICT):
         _show_verdict(load_verdict(path), console)
     console.print(f"\nReport   {_keep_page(folder, reports[-1].title)}", soft_wrap=True)
-    console.print("Compare  bartizan ui", highlight=False)
 
 
 def _table(reports: Sequence[RobustnessReport]) -> Table:

@@ -9,6 +9,7 @@ from components.choose import choose
 from components.config import Choice
 from components.data.sources import SOURCES
 from components.defences import DEFENCES
+from components.defences.defended import honest_view
 from components.models import BACKBONES
 from components.objectives import choose_objective
 
@@ -23,15 +24,17 @@ def try_source(choice: Choice) -> None:
 
 
 def try_backbone(choice: Choice) -> None:
-    """Build a backbone without its weights' memory."""
-    build = choose(BACKBONES, choice)
+    """Build a backbone without its weights' memory, and without downloading any."""
+    given = {"pretrained": False} if "pretrained" in choice else {}
+    build = choose(BACKBONES, {**choice, **given})
     with torch.device("meta"):
         build(len(_TARGETS[0]), _IMAGES.shape[1])
 
 
 def try_defence(choice: Choice) -> None:
-    """Put a defence on the toy model."""
-    choose(DEFENCES, choice)(_toy())
+    """Put a defence on the toy model, and look at it honestly."""
+    defended = choose(DEFENCES, choice)(_toy())
+    honest_view(defended)(_IMAGES)
 
 
 def try_attack(choice: Choice) -> None:

@@ -38,18 +38,23 @@ class Workspace:
         Raises:
             ValueError: there is no such run.
         """
-        runs = sorted((self.root / "runs").glob(run_id or "*"))
+        runs = sorted(p for p in (self.root / "runs").glob("*") if run_id in ("", p.name))
         if not runs:
-            raise ValueError(f"there is no run {run_id} in the workspace {self.root}")
+            raise ValueError(
+                f"there is no run {run_id or 'at all'} in the workspace {self.root}; "
+                "'bartizan run' makes one"
+            )
         return RunFolder(runs[-1])
 
     @contextmanager
     def occupy(self) -> Iterator[IO[str]]:
-        """Hold the workspace for one run; child processes that inherit the file hold it too.
+        """Hold the workspace for one run; a child process that inherits the file holds it too.
 
         Raises:
             UnusableWorkspace: it cannot be written, or another run holds it.
         """
+        if "?" in str(self.root.resolve()):
+            raise UnusableWorkspace(f"the workspace {self.root} must not have a ? in its path")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = (self.root / "lock").open("a+", encoding="utf-8")

@@ -1,10 +1,13 @@
 """A word with options becomes a function, or a sentence that says what would be right."""
 
 import inspect
+from typing import Literal
 
 import pytest
 
 from components.choose import choose
+
+Word = Literal["a", "b"]
 
 
 def bake(dish, *, degrees: int, minutes: int = 30, seed: int = 0) -> tuple:
@@ -84,3 +87,28 @@ def test_the_choice_is_left_alone():
 def test_wrong_choices(choice, given, message):
     with pytest.raises(ValueError, match=message):
         choose(TABLE, choice, given=given)
+
+
+def typed(*, flag: bool = False, count: int = 1, size: float | None = None, word: Word = "a"):
+    return flag, count, size, word
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("flag", "no", "flag must be of type bool, got 'no'"),
+        ("count", 2.5, "count must be of type int, got 2.5"),
+        ("count", True, "count must be of type int, got True"),
+        ("size", "big", "size must be of type float, got 'big'"),
+        ("word", "c", "word must be one of"),
+    ],
+)
+def test_scalar_options_have_the_type_of_the_signature(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        choose({"typed": typed}, {"name": "typed", option: value})
+
+
+def test_whole_numbers_pass_for_floats_and_nothing_for_optional():
+    made = choose({"typed": typed}, {"name": "typed", "size": 2})()
+    assert made == (False, 1, 2.0, "a") and type(made[2]) is float
+    assert choose({"typed": typed}, {"name": "typed", "size": None})()[2] is None

@@ -21,5 +21,5 @@ class DataConfig(Config):
     source: Choice
     image_size: Annotated[int, Range(at_least=0, at_most=4096)] = 0
     validation_share: Annotated[float, Range(above=0, below=1)] = 0.1
-    seed: Annotated[int, Range(at_least=0)] = 0
+    seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0
     shard_images: Annotated[int, Range(at_least=1)] = 4096

@@ -22,10 +22,13 @@ class Defended(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def honest_view(self) -> Classifier:
+    def honest_view(self, draws: int) -> Classifier:
         """Give the same decision function with gradients that an attacker can use.
 
-        It is built on ``honest_view(self.inner)``, so that defences can be stacked.
+        It is built on ``honest_view(self.inner, draws=draws)``, so that defences can be stacked.
+
+        Args:
+            draws: how many draws a randomised defence averages; whoever attacks decides.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to attack it honestly")
 
@@ -34,13 +37,24 @@ class Defended(nn.Module):
         raise NotImplementedError
 
 
-def honest_view(model: nn.Module) -> Classifier:
+def honest_view(model: nn.Module, *, draws: int = 8) -> Classifier:
     """Give the view of a model in which every defence shows usable gradients.
 
     A model without a method of that name is its own honest view.
+
+    Args:
+        model: any module.
+        draws: how many draws a randomised defence averages; more make a stronger attack.
+
+    Raises:
+        ValueError: there is a defence inside a module that does not say how to reach it.
     """
     view = getattr(model, "honest_view", None)
-    return view() if view else model
+    if view is None and is_defended(model):
+        raise ValueError(
+            f"{type(model).__name__} holds a defence, so it needs a method honest_view(draws)"
+        )
+    return view(draws) if view else model
 
 
 def is_randomised(model: nn.Module) -> bool:

@@ -49,6 +49,6 @@ class GradientConcealment(Defended):
         wave = torch.sin(self.frequency * images.float())
         return self.inner(images + (self.amplitude * wave).to(images.dtype))
 
-    def honest_view(self) -> Classifier:
+    def honest_view(self, draws: int) -> Classifier:
         """Leave the layer out."""
-        return honest_view(self.inner)
+        return honest_view(self.inner, draws=draws)

@@ -23,23 +23,15 @@ class RandomResizePad(Defended):
         inner: the model behind it.
         min_size: smallest side, as a share of the image's side; the largest is the side itself.
         train_only: pass images through unchanged in evaluation mode.
-        view_draws: how many draws the honest view averages; more make a stronger attack.
     """
 
     def __init__(
-        self,
-        inner: nn.Module,
-        *,
-        min_size: float = 0.85,
-        train_only: bool = False,
-        view_draws: int = 8,
+        self, inner: nn.Module, *, min_size: float = 0.85, train_only: bool = False
     ) -> None:
         super().__init__(inner)
         if not 0 < min_size <= 1:
             raise ValueError(f"min_size must be above 0 and at most 1, got {min_size}")
-        if view_draws < 1:
-            raise ValueError(f"view_draws must be at least 1, got {view_draws}")
-        self.min_size, self.train_only, self.view_draws = min_size, train_only, view_draws
+        self.min_size, self.train_only = min_size, train_only
         self.randomised = not train_only and min_size < 1
 
     def forward(self, images: Images) -> Logits:
@@ -48,15 +40,15 @@ class RandomResizePad(Defended):
             return self.inner(images)
         return self.inner(self._resize_and_pad(images))
 
-    def honest_view(self) -> Classifier:
+    def honest_view(self, draws: int) -> Classifier:
         """Average log-probabilities over draws, so that gradients point where most draws do."""
-        inner = honest_view(self.inner)
+        inner = honest_view(self.inner, draws=draws)
         if not self.randomised:
             return inner
 
         def view(images: Images) -> Logits:
-            draws = [inner(self._resize_and_pad(images)) for _ in range(self.view_draws)]
-            return torch.stack([logits.log_softmax(1) for logits in draws]).mean(0)
+            drawn = [inner(self._resize_and_pad(images)) for _ in range(draws)]
+            return torch.stack([logits.log_softmax(1) for logits in drawn]).mean(0)
 
         return view
 

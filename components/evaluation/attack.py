@@ -17,7 +17,7 @@ from components.attacks.randomness import sample_seeds
 from components.choose import choose
 from components.config import Choice
 from components.defences.defended import honest_view, is_defended, is_randomised
-from components.evaluation.config import EvaluationConfig
+from components.evaluation.config import EvaluationConfig, attack_label
 from components.evaluation.report import View
 from components.tensors import Classifier, Images, Labels, PerSample
 
@@ -87,7 +87,7 @@ class Subject:
         self.randomised = is_randomised(model)
         self.views: dict[View, Classifier] = {"as_is": model}
         if is_defended(model):
-            self.views["honest"] = honest_view(model)
+            self.views["honest"] = honest_view(model, draws=settings.view_draws)
         self._seeds = sample_seeds(settings.seed, len(images), images.device)
         self.clean_shares, self.clean_margins, self.clean_predictions = self.judge(images)
 
@@ -162,8 +162,3 @@ class Subject:
                 f"{float(size.max()):g} found, pixels in "
                 f"[{float(adversarial.min()):g}, {float(adversarial.max()):g}]"
             )
-
-
-def attack_label(choice: Choice) -> str:
-    """Name an attack with its options: ``pgd-20-margin``."""
-    return "-".join(str(option) for option in choice.values())

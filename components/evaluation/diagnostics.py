@@ -20,15 +20,14 @@ _TOLERATED = 0.002  # share that a weaker attack may find beyond a stronger one
 _HONEST_VIEW = "Attack through the honest view of the defence, or with attacks without gradients."
 
 
-def diagnose(
-    subject: Subject, outcomes: Sequence[Outcome], fallen_below: Tensor
-) -> tuple[Check, ...]:
+def diagnose(subject: Subject, outcomes: Sequence[Outcome], fallen: Tensor) -> tuple[Check, ...]:
     """Run every check that costs little, on the model as an unsuspecting attacker meets it.
 
     Args:
         subject: the model and its images.
         outcomes: of every attack.
-        fallen_below: per image, whether it was fooled at a smaller radius.
+        fallen: per image, whether the curve's attack or the suite fooled it, within the report's
+            radius or a smaller one.
     """
     naive = [outcome for outcome in outcomes if outcome.view == "as_is"]
     honest = [outcome for outcome in outcomes if outcome.view == "honest"]
@@ -38,12 +37,12 @@ def diagnose(
         _huge_budget(subject),
         _dominance(
             "S4",
-            "A smaller budget fools more",
-            weaker=fallen_below,
+            "A plain search fools more",
+            weaker=fallen,
             stronger=_fooled(subject, outcomes),
-            explanation="What fools the model within a small radius also lies within a larger one, "
-            "so a search in the larger one that misses it was a poor search.",
-            remedy="Use more steps, a smaller step size or another loss.",
+            explanation="Twenty steps on the margin, in this radius or a smaller one, fooled "
+            "images that the suite's attacks missed: they were too weak or searched badly.",
+            remedy="Add attacks to the suite, with more steps, smaller ones or another loss.",
         ),
         _dominance(
             "C5",
@@ -85,11 +84,11 @@ def judge_trust(checks: Sequence[Check]) -> Trust:
 
 
 def _zero_gradients(subject: Subject) -> Check:
-    gradient = _margin_gradient(subject)
-    share = float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+    largest = _margin_gradient(subject).flatten(1).abs().amax(1)
+    share = float(((largest == 0) | ~largest.isfinite()).float().mean())
     return Check(
         id="G1",
-        title="Gradients that are exactly zero",
+        title="Gradients that are zero or no number",
         value=share,
         threshold=0.01,
         verdict=_grade(share, warn=0.0, fail=0.01),
@@ -112,12 +111,13 @@ def _gain_ratio(subject: Subject) -> Check:
             margins.append(margin(subject.model(points), labels).double())
     promised = float((gradient.double() * step).sum())
     ratio = float((margins[1] - margins[0]).sum()) / promised if promised else 0.0
+    ratio = ratio if math.isfinite(ratio) else 0.0  # no number promises nothing
     return Check(
         id="G3",
         title="What a step gains of what its gradient promised",
         value=ratio,
         threshold=0.3,
-        verdict=_grade(-ratio, warn=-0.6, fail=-0.3) if epsilon else "pass",
+        verdict=_grade(-ratio, warn=-0.6, fail=-0.3),
         explanation="1 where the model is straight, a little less where it bends; near 0 or "
         "negative where the gradient points nowhere useful.",
         remedy=_HONEST_VIEW,

@@ -19,7 +19,7 @@ from components.data.batches import read_split
 from components.data.shards import read_index
 from components.defences.defended import is_defended
 from components.evaluation.attack import Outcome, Subject
-from components.evaluation.config import EvaluationConfig
+from components.evaluation.config import EvaluationConfig, attack_label
 from components.evaluation.diagnostics import diagnose, judge_trust
 from components.evaluation.page import Examples, write_page
 from components.evaluation.report import (
@@ -95,9 +95,9 @@ def evaluate_robustness(
             for choice in settings.suite
         )
         robust = _worst(subject, outcomes)
-        curve = _measure_curve(subject, robust)
-        *_, below = [left for epsilon, left in curve if epsilon < settings.epsilon or not epsilon]
-        checks = diagnose(subject, outcomes, right & (below <= 0.5))
+        curve = _measure_curve(subject, outcomes)
+        at_epsilon = dict(curve)[settings.epsilon]
+        checks = diagnose(subject, outcomes, right & (at_epsilon <= 0.5))
     naive = _worst(subject, [o for o in outcomes if o.view == "as_is"])
     return Measurement(
         subject=subject, outcomes=outcomes, robust=robust, naive=naive, curve=curve, checks=checks
@@ -163,21 +163,29 @@ def _worst(subject: Subject, outcomes: Sequence[Outcome]) -> PerSample:
     return torch.stack([subject.clean_shares, *(o.shares for o in outcomes)]).amin(0)
 
 
-def _measure_curve(subject: Subject, robust: PerSample) -> tuple[tuple[float, PerSample], ...]:
-    """Measure robustness at other radii: what has fallen within a ball has fallen in a larger one.
+def _measure_curve(
+    subject: Subject, outcomes: Sequence[Outcome]
+) -> tuple[tuple[float, PerSample], ...]:
+    """Measure robustness at several radii with one attack, of known strength, and the whole suite.
 
-    At the radius of the report the whole suite has its say.
+    What has fallen within a ball has fallen within a larger one. At the radius of the report the
+    suite has its say too; where it holds the attack of the curve, that is not run again.
     """
+    settings = subject.settings
     view: View = "honest" if "honest" in subject.views else "as_is"
-    largest = 1.0 if subject.settings.norm == "linf" else subject.images[0].numel() ** 0.5
+    largest = 1.0 if settings.norm == "linf" else subject.images[0].numel() ** 0.5
     left, points = subject.clean_shares, [(0.0, subject.clean_shares)]
-    for share in _CURVE_SHARES if subject.settings.epsilon else ():
-        epsilon = min(share * subject.settings.epsilon, largest)
-        if share == 1:
-            left = torch.minimum(left, robust)
+    for share in _CURVE_SHARES:
+        epsilon = min(share * settings.epsilon, largest)
+        done = [o for o in outcomes if (o.name, o.view) == (attack_label(_CURVE_ATTACK), view)]
+        if share != 1 or not done:
+            standing = left > 0
+            done = [subject.attack(_CURVE_ATTACK, view, epsilon=epsilon, standing=standing)]
         else:
-            outcome = subject.attack(_CURVE_ATTACK, view, epsilon=epsilon, standing=left > 0)
-            left = torch.minimum(left, outcome.shares)
+            subject.advance(len(subject.images))
+        left = torch.stack([left, *(outcome.shares for outcome in done)]).amin(0)
+        if share == 1:
+            left = torch.minimum(left, _worst(subject, outcomes))
         points.append((epsilon, left))
     return tuple(points)
 

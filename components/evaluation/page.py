@@ -108,7 +108,7 @@ def explain_trust(report: RobustnessReport) -> str:
     if report.trust == "trusted":
         return (
             f"Under the strongest attack this model still gets {robust} of the images right "
-            f"({clean} without attack), and no check speaks against that number."
+            f"({clean} without attack), and no check of that number failed."
         )
     if report.trust == "doubtful":
         return (

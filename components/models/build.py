@@ -1,6 +1,6 @@
 """Normalisation, defences and backbone put together: pixels to logits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +83,9 @@ class Model(nn.Module):
         assert isinstance(network, nn.Sequential)
         return network[1]
 
-    def honest_view(self) -> Classifier:
+    def honest_view(self, draws: int) -> Classifier:
         """Give the same decision function with gradients that an attacker can use."""
-        return honest_view(self.network)
+        return honest_view(self.network, draws=draws)
 
     def forward(self, images: Images) -> Logits:
         """Classify pixels in [0, 1]."""
@@ -98,7 +98,11 @@ def build_model(spec: ModelSpec) -> Model:
     Raises:
         ValueError: the backbone, a defence or one of their options is unknown or out of range.
     """
-    backbone = choose(BACKBONES, spec.backbone)
-    model = Model(spec, backbone(len(spec.classes), spec.image_shape[0]))
+    build = choose(BACKBONES, spec.backbone)
+    backbone = build(len(spec.classes), spec.image_shape[0])
+    if spec.backbone.get("pretrained"):
+        # From here on the model has weights of its own: rebuilding it downloads none.
+        spec = replace(spec, backbone={**spec.backbone, "pretrained": False})
+    model = Model(spec, backbone)
     # Convolutions and pooling run a third faster on images whose channels lie side by side.
     return model.to(memory_format=torch.channels_last)

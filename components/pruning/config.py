@@ -41,4 +41,4 @@ class PruningConfig(Config):
     weight_decay: Annotated[float, Range(at_least=0)] = 1e-4
     threshold: Annotated[float, Range(above=0, below=1)] = 1e-3
     batch_size: Annotated[int, Range(at_least=1)] = 64
-    seed: Annotated[int, Range(at_least=0)] = 0
+    seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0

@@ -138,7 +138,10 @@ def _judge_attacks(challenger: RobustnessReport, champion: RobustnessReport) -> 
 
 
 def _attacks(report: RobustnessReport) -> dict[str, dict[str, Any]]:
-    return {a.name: dict(a.settings) for a in report.attacks if a.view == "as_is"}
+    """Give every attack's settings by its name, which is its own, and how noise is averaged out."""
+    attacks = {a.name: dict(a.settings) for a in report.attacks if a.view == "as_is"}
+    draws = {name: report.settings.get(name) for name in ("draws", "view_draws", "seed")}
+    return {**attacks, "the draws": draws}
 
 
 def _tell_apart(name: str, new: dict[str, Any] | None, old: dict[str, Any] | None) -> str:

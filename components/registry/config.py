@@ -1,5 +1,6 @@
 """What can be set when versions are compared and promoted."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,3 +20,10 @@ class PromotionConfig(Config):
     model_name: str
     maximum_clean_loss: Annotated[float, Range(at_least=0, at_most=1)] = 0.01
     significance: Annotated[float, Range(above=0, below=1)] = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.model_name):
+            raise ValueError(
+                f"model_name must be letters, digits, - and _ alone, got {self.model_name!r}"
+            )

@@ -15,8 +15,8 @@ class TrainingConfig(Config):
         defences: entries of DEFENCES the model wears from this stage on, outermost last.
         objective: an entry of OBJECTIVES.
         augmentations: entries of AUGMENTATIONS, applied in this order.
-        selection: the attack on the validation split that chooses the best epoch; None keeps the
-            last.
+        selection: the attack on the validation split that chooses the best epoch; None chooses by
+            clean accuracy.
         epochs: passes over the training split.
         optimizer: the update rule.
         learning_rate: its peak.
@@ -40,4 +40,4 @@ class TrainingConfig(Config):
     momentum: Annotated[float, Range(at_least=0, below=1)] = 0.9
     weight_decay: Annotated[float, Range(at_least=0)] = 0.0
     batch_size: Annotated[int, Range(at_least=1)] = 64
-    seed: Annotated[int, Range(at_least=0)] = 0
+    seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0

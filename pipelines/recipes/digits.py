@@ -24,7 +24,7 @@ DIGITS = TrainRobustRecipe(
         epochs=12,
     ),
     stage_two=TrainingConfig(
-        defences=({"name": "random_resize_pad", "view_draws": 4},),
+        defences=({"name": "random_resize_pad"},),
         objective={"name": "cross_entropy"},
         augmentations=(_SHIFT,),
         epochs=4,
@@ -48,6 +48,6 @@ DIGITS = TrainRobustRecipe(
         gate_learning_rate=0.5,
         learning_rate=3e-3,
     ),
-    evaluation=EvaluationConfig(epsilon=EPSILON),
+    evaluation=EvaluationConfig(epsilon=EPSILON, view_draws=4),
     promotion=PromotionConfig(model_name="digits"),
 )

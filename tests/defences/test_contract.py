@@ -128,3 +128,9 @@ def test_a_bare_model_is_its_own_honest_view(lin400):
 def test_unknown_options_are_refused(name):
     with pytest.raises(ValueError, match=f"'{name}' has no option 'height'"):
         choose(DEFENCES, {"name": name, "height": 3})
+
+
+def test_a_defence_inside_a_plain_module_has_to_be_reached():
+    hidden = nn.Sequential(DEFENCES["gradient_concealment"](nn.Flatten()))
+    with pytest.raises(ValueError, match="holds a defence"):
+        honest_view(hidden)

@@ -39,6 +39,14 @@ class Shattered(Around):
         return self.inner(images + 0.02 * torch.sin(200 * torch.pi * images))
 
 
+class NoNumbers(Around):
+    """Right logits whose gradient is not a number."""
+
+    def forward(self, images):
+        zero = images - images.detach()
+        return self.inner(images) + (zero.abs().sqrt() * zero.sign()).sum((1, 2, 3))[:, None]
+
+
 def verdicts(measured) -> dict[str, str]:
     return {check.id: check.verdict for check in measured.checks}
 
@@ -57,6 +65,7 @@ def test_honest_models_are_not_accused(measure, honest):
         (QuantisedInput, {"G1", "S5"}),
         (SignFlipped, {"G3", "S5"}),
         (Shattered, {"G3"}),
+        (NoNumbers, {"G1", "G3"}),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -11,10 +11,13 @@ from components.attacks import ATTACKS
 from components.data.shards import read_index
 from components.defences import DEFENCES
 from components.evaluation.attack import InvalidAttack, Subject
+from components.evaluation.diagnostics import judge_trust
 from components.evaluation.evaluate import PAGE, evaluate, evaluate_robustness
 from components.evaluation.report import load_report
 from components.models.build import ModelSpec, build_model
 from components.models.checkpoint import save_checkpoint
+from components.progress import Progress
+from components.tracking import Run
 
 GradientConcealment, RandomResizePad = (
     DEFENCES[name] for name in ("gradient_concealment", "random_resize_pad")
@@ -83,11 +86,34 @@ def test_global_random_state_is_left_alone(lin400, settings):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_zero_epsilon_is_clean_accuracy(lin400, settings):
+WRONG_SUITES = {
+    "suite must name at least one attack": (),
+    "two attacks alike": ({"name": "pgd", "steps": 20}, {"name": "pgd", "restarts": 20}),
+    "takes epsilon from the threat model": ({"name": "pgd", "epsilon": 0.001},),
+}
+
+
+@pytest.mark.parametrize(("message", "suite"), WRONG_SUITES.items(), ids=WRONG_SUITES)
+def test_suites_that_could_mislead_are_refused(settings, message, suite):
+    with pytest.raises(ValueError, match=message):
+        replace(settings, suite=suite)
+
+
+@pytest.mark.parametrize("weak", [{"name": "fgsm"}, {"name": "pgd", "steps": 1}])
+def test_a_weak_suite_is_not_trusted(lin400, settings, weak):
     measured = evaluate_robustness(
-        lin400.model, lin400.images, lin400.labels, replace(settings, epsilon=0.0)
+        lin400.model, lin400.images, lin400.labels, replace(settings, suite=(weak,))
     )
-    assert mean(measured.robust) == CLEAN
+    assert mean(measured.robust) > EXACT + 0.05
+    assert judge_trust(measured.checks) == "masked"
+
+
+def test_progress_reaches_its_total(lin400, settings):
+    done, images = [], lin400.images[:8]
+    run = Run("evaluate")
+    run.progress = lambda total, unit: done.append(Progress("evaluate", total, unit)) or done[0]
+    evaluate_robustness(lin400.model, images, lin400.labels[:8], settings, run)
+    assert done[0].done == done[0].total
 
 
 def test_an_attack_that_leaves_the_ball_is_found_out(lin400, settings, monkeypatch):

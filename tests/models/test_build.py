@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from components.defences import DEFENCES
-from components.defences.defended import is_randomised
+from components.defences.defended import honest_view, is_randomised
 from components.models.build import ModelSpec, Normalise, build_model
 
 
@@ -71,8 +71,8 @@ def test_options_of_a_defence_arrive(make_spec):
 
 def test_honest_view_is_that_of_the_defences(make_spec):
     model = build_model(make_spec(defences=({"name": "gradient_concealment"},)))
-    assert model.honest_view() is model.network.inner
-    assert torch.allclose(model.honest_view()(images()), model(images()), atol=1e-5)
+    assert honest_view(model) is model.network.inner
+    assert torch.allclose(honest_view(model)(images()), model(images()), atol=1e-5)
 
 
 def test_weights_come_from_the_global_generator(make_spec):
