@@ -35,6 +35,7 @@ def prune_model(
     initial, target = Path(model.path), Path(pruned.path)
     with tracking.step_run(step, "prune", settings) as run:
         figures = prune(settings, data=Path(data.path), initial=initial, target=target, run=run)
+        run.metrics(figures)
         run.folder(target, "checkpoint")
     for name, value in figures.items():
         metrics.log_metric(name, value)

@@ -117,6 +117,12 @@ def test_pruned_model_is_narrower_on_disk_and_in_work(finished):
     assert all(after[cost] < before[cost] for cost in ("parameters", "flops", "size_bytes"))
 
 
+def test_pruned_model_decides_as_the_gated_one(finished):
+    (run,) = (r for r in tracked(finished[0]) if r.info.run_name == "prune")
+    assert run.data.metrics["max_logit_difference"] < 1e-4
+    assert run.data.metrics["sparsity"] > 0
+
+
 def test_first_model_is_registered_under_the_alias_its_verdict_says(finished):
     cwd, _, folder = finished
     (verdict,) = map(load_verdict, folder.folders_with(VERDICT))
