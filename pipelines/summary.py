@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.evaluation.report import REPORT, Accuracy, RobustnessReport, load_report
+from components.evaluation.report import PAGE, REPORT, Accuracy, RobustnessReport, load_report
 from components.registry.verdict import VERDICT, Verdict, load_verdict
 from pipelines.workspace import RunFolder
 
-_PAGE = "report.html"
 _SHOWN_ATTACKS = 3  # as many as fit 80 columns; the page shows them all
 _TRUST = {"trusted": "green", "doubtful": "yellow", "masked": "red"}
 
@@ -93,7 +92,7 @@ def _show_verdict(verdict: Verdict, console: Console) -> None:
 
 def _keep_page(folder: RunFolder, title: str) -> Path:
     """Copy the last stage's page to where it is found at once."""
-    for path in folder.folders_with(_PAGE):
+    for path in folder.folders_with(PAGE):
         if load_report(path)[0].title == title:
-            shutil.copyfile(path / _PAGE, folder.path / _PAGE)
-    return folder.path / _PAGE
+            shutil.copyfile(path / PAGE, folder.path / PAGE)
+    return folder.path / PAGE

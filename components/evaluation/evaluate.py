@@ -23,6 +23,7 @@ from components.evaluation.config import EvaluationConfig, attack_label
 from components.evaluation.diagnostics import diagnose, judge_trust
 from components.evaluation.page import Examples, write_page
 from components.evaluation.report import (
+    PAGE,
     Accuracy,
     AttackResult,
     Check,
@@ -35,7 +36,6 @@ from components.models.costs import costs
 from components.tensors import Images, Labels, PerSample, best_device
 from components.tracking import UNTRACKED, Run
 
-PAGE = "report.html"
 _SHOWN_EXAMPLES = 8
 _CURVE_ATTACK = {"name": "pgd", "steps": 20, "loss": "margin"}
 _CURVE_SHARES = (0.5, 1.0, 2.0)  # of the radius that the report is about

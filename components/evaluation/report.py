@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-REPORT, SAMPLES = "report.json", "samples.parquet"
+REPORT, SAMPLES, PAGE = "report.json", "samples.parquet", "report.html"
 SCHEMA = 1
 
 Trust = Literal["trusted", "doubtful", "masked"]

@@ -12,8 +12,8 @@ from components.data.shards import read_index
 from components.defences import DEFENCES
 from components.evaluation.attack import InvalidAttack, Subject
 from components.evaluation.diagnostics import judge_trust
-from components.evaluation.evaluate import PAGE, evaluate, evaluate_robustness
-from components.evaluation.report import load_report
+from components.evaluation.evaluate import evaluate, evaluate_robustness
+from components.evaluation.report import PAGE, load_report
 from components.models.build import ModelSpec, build_model
 from components.models.checkpoint import save_checkpoint
 from components.progress import Progress
