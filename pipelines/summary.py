@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,14 +27,16 @@ def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> 
     Raises:
         ValueError: the run has left no report.
     """
-    reports = [load_report(path)[0] for path in folder.folders_with(REPORT)]
-    if not reports:
+    found = [(load_report(path)[0], path) for path in folder.folders_with(REPORT)]
+    if not found:
         raise ValueError(f"the run {folder.run_id} has left no report; see {folder.log}")
-    reports.sort(key=lambda report: stages.index(report.title))
-    console.print(_table(reports))
+    found.sort(key=lambda pair: stages.index(pair[0].title))
+    console.print(_table([report for report, _ in found]))
     for path in folder.folders_with(VERDICT):
         _show_verdict(load_verdict(path), console)
-    console.print(f"\nReport   {_keep_page(folder, reports[-1].title)}", soft_wrap=True)
+    # The last stage's page, where it is found at once.
+    page = shutil.copyfile(found[-1][1] / PAGE, folder.path / PAGE)
+    console.print(f"\nReport   {page}", soft_wrap=True)
 
 
 def _table(reports: Sequence[RobustnessReport]) -> Table:
@@ -88,11 +89,3 @@ def _show_verdict(verdict: Verdict, console: Console) -> None:
     for rule in verdict.rules:
         mark = "[green]✓[/green]" if rule.passed else "[red]✗[/red]"
         console.print(f"  {mark} {escape(rule.reason)}", highlight=False)
-
-
-def _keep_page(folder: RunFolder, title: str) -> Path:
-    """Copy the last stage's page to where it is found at once."""
-    for path in folder.folders_with(PAGE):
-        if load_report(path)[0].title == title:
-            shutil.copyfile(path / PAGE, folder.path / PAGE)
-    return folder.path / PAGE

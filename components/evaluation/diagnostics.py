@@ -31,9 +31,10 @@ def diagnose(subject: Subject, outcomes: Sequence[Outcome], fallen: Tensor) -> t
     """
     naive = [outcome for outcome in outcomes if outcome.view == "as_is"]
     honest = [outcome for outcome in outcomes if outcome.view == "honest"]
+    gradient = _margin_gradient(subject)
     checks = (
-        _zero_gradients(subject),
-        _gain_ratio(subject),
+        _zero_gradients(gradient),
+        _gain_ratio(subject, gradient),
         _huge_budget(subject),
         _dominance(
             "S4",
@@ -83,8 +84,8 @@ def judge_trust(checks: Sequence[Check]) -> Trust:
     return "doubtful" if verdicts.count("warn") > 2 else "trusted"
 
 
-def _zero_gradients(subject: Subject) -> Check:
-    largest = _margin_gradient(subject).flatten(1).abs().amax(1)
+def _zero_gradients(gradient: Tensor) -> Check:
+    largest = gradient.flatten(1).abs().amax(1)
     share = float(((largest == 0) | ~largest.isfinite()).float().mean())
     return Check(
         id="G1",
@@ -97,11 +98,10 @@ def _zero_gradients(subject: Subject) -> Check:
     )
 
 
-def _gain_ratio(subject: Subject) -> Check:
+def _gain_ratio(subject: Subject, gradient: Tensor) -> Check:
     """Compare what a quarter of the budget along the gradient gains with what it promised."""
     images, labels = subject.images[:_PROBED], subject.labels[:_PROBED]
     epsilon, norm = subject.settings.epsilon, subject.settings.norm
-    gradient = _margin_gradient(subject)
     budget = radius(epsilon / 4, images, norm)
     step = project(steepest_step(gradient, budget, norm), images, budget, norm)
     with torch.no_grad(), torch.random.fork_rng(), untouched(subject.model):

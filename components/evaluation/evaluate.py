@@ -153,9 +153,10 @@ def evaluate(
         costs={**costs(model), "size_bytes": (checkpoint / WEIGHTS).stat().st_size},
         seconds=time.monotonic() - started,
     )
-    samples = _samples(measured, ids)
+    strongest, margins = _strongest(measured)
+    samples = _samples(measured, ids, strongest, margins)
     save_report(report, samples, target)
-    write_page(report, samples, _examples(measured), report.curve, target / PAGE)
+    write_page(report, samples, _examples(measured, strongest), report.curve, target / PAGE)
     return report
 
 
@@ -248,9 +249,10 @@ def _strongest(measured: Measurement) -> tuple[Images, PerSample]:
     return adversarial[best, every], margins[best, every]
 
 
-def _samples(measured: Measurement, ids: Sequence[str]) -> pa.Table:
+def _samples(
+    measured: Measurement, ids: Sequence[str], adversarial: Images, margins: PerSample
+) -> pa.Table:
     subject = measured.subject
-    adversarial, margins = _strongest(measured)
     columns: dict[str, Tensor] = {
         "label": subject.labels,
         "prediction": subject.clean_predictions,
@@ -263,10 +265,9 @@ def _samples(measured: Measurement, ids: Sequence[str]) -> pa.Table:
     return pa.table({"id": ids, **{name: v.cpu().numpy() for name, v in columns.items()}})
 
 
-def _examples(measured: Measurement) -> Examples:
+def _examples(measured: Measurement, adversarial: Images) -> Examples:
     """Choose the images that were classified most surely and fell all the same."""
     subject = measured.subject
-    adversarial, _ = _strongest(measured)
     fallen = (subject.clean_shares > 0.5) & (measured.robust <= 0.5)
     sureness = torch.where(fallen, -subject.clean_margins, -torch.inf)
     rows = sureness.argsort(descending=True)[: min(_SHOWN_EXAMPLES, int(fallen.sum()))]

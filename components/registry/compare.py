@@ -58,7 +58,7 @@ def compare(
     rules = (
         trust,
         *same,
-        _judge_robustness(report, champion[0], (better, worse), policy.significance),
+        _judge_robustness(report, champion[0], (better, worse), p_value, policy.significance),
         _judge_clean(report, champion[0], policy.maximum_clean_loss),
     )
     return decide(
@@ -162,10 +162,10 @@ def _judge_robustness(
     challenger: RobustnessReport,
     champion: RobustnessReport,
     changes: tuple[int, int],
+    p_value: float,
     significance: float,
 ) -> Rule:
     new, old = challenger.robust_accuracy.value, champion.robust_accuracy.value
-    p_value = sign_test(*changes)
     return Rule(
         name="robust accuracy",
         passed=new > old and p_value < significance,
