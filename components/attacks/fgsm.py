@@ -30,7 +30,7 @@ def fgsm(
         images: float32 in [0, 1].
         labels: the true classes.
         epsilon: radius in pixel units, a number or a tensor that broadcasts to the images.
-        norm: ``linf`` or ``l2``.
+        norm: an entry of NORMS.
         loss: an entry of LOSSES.
         seed: without effect.
 
@@ -45,6 +45,6 @@ def fgsm(
     if not len(images):
         return images.clone()
     with untouched(model):
-        _, gradient, _ = input_gradient(model, images, labels, climbed)
-    step = steepest_step(gradient, budget, norm)
+        _, gradient, _ = input_gradient(model, images, lambda logits: climbed(logits, labels))
+    step = steepest_step(gradient, images, budget, norm)
     return perturbed(images, project(step, images, budget, norm))

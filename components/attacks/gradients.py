@@ -1,12 +1,11 @@
 """The gradient of a loss at the pixels, from a model that stays exactly as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from components.attacks.losses import AttackLoss
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 
@@ -36,22 +35,39 @@ def untouched(model: Classifier) -> Iterator[None]:
 
 
 def input_gradient(
-    model: Classifier,
-    images: Images,
-    labels: Labels,
-    loss: AttackLoss,
+    model: Classifier, images: Images, loss: Callable[[Logits], PerSample], *, draws: int = 1
 ) -> tuple[PerSample, Images, Logits]:
     """Give losses, their gradient at each image, and the logits, from one forward and backward.
 
     The losses are summed, not averaged: a mean divides by the batch size and underflows sooner.
 
+    Args:
+        model: any callable from pixels to logits.
+        images: where to look.
+        loss: of every image, from its logits.
+        draws: forward passes whose losses, gradients and logits are averaged, for models that draw
+            at random (expectation over transformation: Athalye et al., 2018,
+            https://arxiv.org/abs/1707.07397).
+
     Raises:
         ValueError: no gradient reaches the pixels.
     """
+    losses, gradient, logits = _one_gradient(model, images, loss)
+    for _ in range(draws - 1):
+        more = _one_gradient(model, images, loss)
+        losses, gradient, logits = losses + more[0], gradient + more[1], logits + more[2]
+    if draws == 1:
+        return losses, gradient, logits
+    return losses / draws, gradient / draws, logits / draws
+
+
+def _one_gradient(
+    model: Classifier, images: Images, loss: Callable[[Logits], PerSample]
+) -> tuple[PerSample, Images, Logits]:
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(images)
-        losses = loss(logits, labels)
+        losses = loss(logits)
         gradient = None
         if losses.requires_grad:
             (gradient,) = torch.autograd.grad(losses.sum(), images, allow_unused=True)

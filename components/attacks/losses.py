@@ -1,4 +1,4 @@
-"""What an attacker climbs, per sample and in float32: cross-entropy, logit odds, margin."""
+"""What an attacker climbs, per sample and in float32: cross-entropy, logit odds, margin, DLR."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from components.config import unknown
 from components.tensors import Labels, Logits, PerSample
+
+_TINY = 1e-12  # of the published code: keeps equal logits from dividing by zero
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerSample:
@@ -34,6 +36,54 @@ def margin(logits: Logits, labels: Labels) -> PerSample:
     return others.amax(1) - own
 
 
+def difference_of_logits_ratio(logits: Logits, labels: Labels) -> PerSample:
+    """Give ``-(z_y - max_{j != y} z_j) / (z_1st - z_3rd)``, blind to shift and scale of the logits.
+
+    Croce and Hein, 2020, https://arxiv.org/abs/2003.01690, equation 6.
+
+    Raises:
+        ValueError: there are fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(f"dlr needs at least 3 classes, the model tells {logits.shape[1]} apart")
+    top = logits.float().topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerSample:
+    """Give ``z_t - z_y``."""
+    logits = logits.float()
+    return (_at(logits, targets) - _at(logits, labels)).squeeze(1)
+
+
+def targeted_difference_of_logits_ratio(
+    logits: Logits, labels: Labels, targets: Labels
+) -> PerSample:
+    """Give ``-(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2)``.
+
+    Croce and Hein, 2020, https://arxiv.org/abs/2003.01690, equation 7.
+
+    Raises:
+        ValueError: there are fewer than four classes.
+    """
+    if logits.shape[1] < 4:
+        raise ValueError(
+            f"targeted dlr needs at least 4 classes, the model tells {logits.shape[1]} apart"
+        )
+    top = logits.float().topk(4, dim=1).values
+    span = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    return targeted_margin(logits, labels, targets) / (span + _TINY)
+
+
+def targeted_cross_entropy(logits: Logits, labels: Labels, targets: Labels) -> PerSample:  # noqa: ARG001
+    """Give ``log p_t``; the true class only counts as one of the others."""
+    return -functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _at(logits: Logits, labels: Labels) -> Logits:
+    return logits.gather(1, labels[:, None])
+
+
 def _split(logits: Logits, labels: Labels) -> tuple[PerSample, Logits]:
     logits, column = logits.float(), labels[:, None]
     # Masked with minus infinity: multiplying with zero would let 0 win over negative logits.
@@ -41,11 +91,19 @@ def _split(logits: Logits, labels: Labels) -> tuple[PerSample, Logits]:
 
 
 AttackLoss: TypeAlias = Callable[[Logits, Labels], PerSample]
+TargetedLoss: TypeAlias = Callable[[Logits, Labels, Labels], PerSample]
 
 LOSSES: dict[str, AttackLoss] = {
     "cross_entropy": cross_entropy,
+    "dlr": difference_of_logits_ratio,
     "logit_odds": logit_odds,
     "margin": margin,
+}
+
+TARGETED_LOSSES: dict[str, TargetedLoss] = {
+    "cross_entropy": targeted_cross_entropy,
+    "dlr": targeted_difference_of_logits_ratio,
+    "margin": targeted_margin,
 }
 
 
@@ -58,3 +116,14 @@ def choose_loss(name: str) -> AttackLoss:
     if name not in LOSSES:
         raise ValueError(unknown("loss", name, LOSSES))
     return LOSSES[name]
+
+
+def choose_targeted_loss(name: str) -> TargetedLoss:
+    """Look up a targeted loss by name.
+
+    Raises:
+        ValueError: there is no such loss.
+    """
+    if name not in TARGETED_LOSSES:
+        raise ValueError(unknown("targeted loss", name, TARGETED_LOSSES))
+    return TARGETED_LOSSES[name]

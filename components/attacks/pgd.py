@@ -1,5 +1,6 @@
 """Projected gradient descent: many small steps, and the strongest point on the way."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -44,7 +45,7 @@ def pgd(
         images: float32 in [0, 1].
         labels: the true classes.
         epsilon: radius in pixel units, a number or a tensor that broadcasts to the images.
-        norm: ``linf`` or ``l2``.
+        norm: an entry of NORMS.
         steps: gradients per restart.
         step_size: in pixel units; None takes 2.5 epsilon / steps.
         restarts: independent climbs.
@@ -87,17 +88,18 @@ def pgd(
                 point = random_start(images[rows], budget[rows], norm, seeds[rows], stream=restart)
             for _ in range(steps):
                 clean, true = images[rows], labels[rows]
+                attacked = perturbed(clean, point)
                 losses, gradient, logits = input_gradient(
-                    model, perturbed(clean, point), true, climbed
+                    model, attacked, partial(climbed, labels=true)
                 )
                 if keep != "last":
-                    strongest.offer(rows, perturbed(clean, point), losses, margin(logits, true))
+                    strongest.offer(rows, attacked, losses, margin(logits, true))
                 if keep == "first":
                     standing = ~strongest.fooled[rows]
                     rows, point, gradient = rows[standing], point[standing], gradient[standing]
                     if not len(rows):
                         break
-                step = steepest_step(gradient, stride[rows], norm)
+                step = steepest_step(gradient, attacked, stride[rows], norm)
                 point = project(point + step, images[rows], budget[rows], norm)
             last = perturbed(images[rows], point)
             if keep == "last":

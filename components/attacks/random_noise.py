@@ -23,7 +23,7 @@ def random_noise(
 ) -> Images:
     """Draw points at random and keep the one of largest margin.
 
-    For linf every draw is a corner of the ball, which fools more often than its inside; for l2 a
+    For linf every draw is a corner of the ball, which fools more often than its inside; else a
     point uniform in the ball. Needs no gradient, so masked gradients cannot hide from it.
 
     Args:
@@ -31,7 +31,7 @@ def random_noise(
         images: float32 in [0, 1].
         labels: the true classes.
         epsilon: radius in pixel units, a number or a tensor that broadcasts to the images.
-        norm: ``linf`` or ``l2``.
+        norm: an entry of NORMS.
         trials: draws per image.
         seed: one for all, or one per image; an image's draws depend on its own seed alone.
 

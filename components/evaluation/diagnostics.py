@@ -103,7 +103,7 @@ def _gain_ratio(subject: Subject, gradient: Tensor) -> Check:
     images, labels = subject.images[:_PROBED], subject.labels[:_PROBED]
     epsilon, norm = subject.settings.epsilon, subject.settings.norm
     budget = radius(epsilon / 4, images, norm)
-    step = project(steepest_step(gradient, budget, norm), images, budget, norm)
+    step = project(steepest_step(gradient, images, budget, norm), images, budget, norm)
     with torch.no_grad(), torch.random.fork_rng(), untouched(subject.model):
         margins = []
         for points in (images, images + step):
@@ -197,4 +197,4 @@ def _margin_gradient(subject: Subject) -> Tensor:
     with torch.random.fork_rng(), untouched(subject.model):
         torch.manual_seed(subject.settings.seed)
         images, labels = subject.images[:_PROBED], subject.labels[:_PROBED]
-        return input_gradient(subject.model, images, labels, margin)[1]
+        return input_gradient(subject.model, images, lambda logits: margin(logits, labels))[1]
