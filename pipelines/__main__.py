@@ -1,4 +1,4 @@
-"""The command line: bartizan list, run, compile, report, ui.
+"""The command line: bartizan list, run, evaluate, compile, report, ui.
 
 torch, kfp and mlflow take seconds to load, so only the command that needs one imports it.
 """
@@ -39,12 +39,14 @@ _FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 
 @app.command("list")
 def list_all() -> None:
-    """Name the pipelines and the recipes."""
+    """Name the pipelines, the recipes and the suites of attacks."""
+    from components.evaluation.suites import SUITES, describe
     from pipelines import PIPELINES
     from pipelines.recipes import RECIPES
 
     recipes = {name: recipe.about for name, recipe in RECIPES.items()}
-    for title, captions in (("Pipelines", PIPELINES), ("Recipes", recipes)):
+    suites = {name: describe(name) for name in SUITES}
+    for title, captions in (("Pipelines", PIPELINES), ("Recipes", recipes), ("Suites", suites)):
         typer.echo(title)
         for name, caption in captions.items():
             typer.echo(f"  {name:<14} {caption}")
@@ -113,6 +115,73 @@ def run(
     show_summary(folder, steps, console)
     hint = "" if workspace == _WORKSPACE else f" --workspace {workspace}"
     console.print(f"Compare  bartizan ui{hint}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint folder, models:/name@alias or file.py:function.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Prepared shards, or a folder with one folder of images per class.")
+    ],
+    epsilon: Annotated[str, typer.Option(help="Radius of the ball in pixel units.")] = "8/255",
+    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "linf",
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="A suite or an attack; repeat it for more. Default: standard."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report.")
+    ] = None,
+    num_images: Annotated[int, typer.Option(help="Only the first so many; 0 takes all.")] = 0,
+    thorough: Annotated[bool, typer.Option(help="Also run the checks that cost much.")] = False,
+    budget: Annotated[float, typer.Option(help="Seconds after which attacks stop.")] = 0.0,
+    surrogate: Annotated[
+        list[str] | None, typer.Option(help="Another model, whose adversarial images are tried.")
+    ] = None,
+    grey: Annotated[bool, typer.Option(help="Read a folder's images with one channel.")] = False,
+    image_size: Annotated[int, typer.Option(help="Resize a folder's images to this side.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="field=value of the evaluation's settings.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 unless the number is trusted.")] = False,
+    workspace: _Workspace = _WORKSPACE,
+) -> None:
+    """Attack any model and say how much it withstands, and whether to believe it."""
+    from rich.console import Console
+
+    from pipelines.robustness import read_settings, run_evaluation, show_report
+    from pipelines.workspace import Workspace
+
+    console = Console()
+    with _usage_errors():
+        chosen = read_settings(
+            epsilon=epsilon,
+            norm=norm,
+            suite=suite or ["standard"],
+            overrides=settings or [],
+            num_images=num_images,
+            thorough=thorough,
+            budget_seconds=budget,
+        )
+        try:
+            measured, folder = run_evaluation(
+                model,
+                chosen,
+                data=data,
+                output=output,
+                workspace=workspace,
+                tracking_uri=Workspace(workspace).tracking_uri,
+                surrogates=surrogate or [],
+                images={"grey": grey, "image_size": image_size},
+                console=console,
+            )
+        except KeyboardInterrupt:
+            _say_and_exit("stopped; the same command goes on where it was", _INTERRUPTED)
+    show_report(measured, folder, console)
+    if strict and measured.trust != "trusted":
+        _say_and_exit(f"the number is {measured.trust}, not trusted", _FAILED)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -11,12 +11,62 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TaskID,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from components import progress
+from components.tracking import Run
+
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class ShownRun(Run):
+    """A run that is tracked nowhere and shows its progress.
+
+    Args:
+        name: of what is done.
+        console: a bar is drawn where it is a terminal; elsewhere plain lines are printed.
+    """
+
+    def __init__(self, name: str, console: Console) -> None:
+        super().__init__(name)
+        self._console = console
+
+    def progress(self, total: int, unit: str) -> progress.Progress:
+        """Count the work in sight."""
+        if not self._console.is_terminal:
+            return super().progress(total, unit)
+        return _Bar(self.name, total, unit, self._console)
+
+
+class _Bar(progress.Progress):
+    def __init__(self, step: str, total: int, unit: str, console: Console) -> None:
+        super().__init__(step, total, unit)
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=32),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._task = self._bar.add_task(step, total=total, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        self._bar.update(self._task, completed=self.done, note=note)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
 
 def show_events(events: Iterable[Mapping[str, Any]], num_steps: int, console: Console) -> None:

@@ -5,7 +5,7 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from components.config import Choice, Config, field_types, unknown
 from components.data.config import DataConfig
@@ -14,6 +14,8 @@ from components.pruning.config import PruningConfig
 from components.training.config import TrainingConfig
 from pipelines.recipe import Recipe, sections
 from pipelines.recipes import RECIPES
+
+ConfigType = TypeVar("ConfigType", bound=Config)
 
 
 def load_recipe(word: str) -> Recipe:
@@ -58,8 +60,20 @@ def override(recipe: Recipe, assignment: str) -> Recipe:
     chosen = [name for name, config in known.items() if section in (name, _room(config))]
     if not chosen:
         raise ValueError(unknown("section", section, {*known, *rooms}))
-    changes = {name: _set(name, known[name], fields, _parse(text.strip())) for name in chosen}
+    changes = {name: _set(name, known[name], fields, parse_value(text.strip())) for name in chosen}
     return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def override_field(section: str, config: ConfigType, assignment: str) -> ConfigType:
+    """Set one field of one section's settings: ``field=value``, or ``field.option=value``.
+
+    Raises:
+        ValueError: the field or option is unknown, or the value is wrong.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"a setting is written field=value, got {assignment!r}")
+    return _set(section, config, path.strip().split("."), parse_value(text.strip()))
 
 
 def check_choices(recipe: Recipe) -> None:
@@ -82,7 +96,7 @@ def _room(config: Config) -> str:
     return type(config).__module__.split(".")[1]
 
 
-def _set(section: str, config: Config, fields: list[str], value: Any) -> Config:
+def _set(section: str, config: ConfigType, fields: list[str], value: Any) -> ConfigType:
     field, *options = fields
     if field not in field_types(type(config)):
         raise ValueError(unknown(f"field of {section}", field, field_types(type(config))))
@@ -101,7 +115,8 @@ def _with(current: Any, options: list[str], value: Any) -> Any:
     return {**current, first: _with(current.get(first), rest, value)}
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read JSON, a fraction such as ``8/255``, or else a plain word."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -134,5 +149,5 @@ def _attempts(section: Config) -> Iterator[tuple[str, Callable[[Choice], None], 
             yield "attack", trial.try_attack, section.attack
         case EvaluationConfig():
             threat = {"epsilon": section.epsilon, "norm": section.norm}
-            for attack in section.suite:
-                yield "suite", trial.try_attack, {**attack, **threat}
+            for attack in section.attacks:
+                yield "suite", trial.try_attack, {**threat, **attack}

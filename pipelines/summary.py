@@ -13,7 +13,7 @@ from components.registry.verdict import VERDICT, Verdict, load_verdict
 from pipelines.workspace import RunFolder
 
 _SHOWN_ATTACKS = 3  # as many as fit 80 columns; the page shows them all
-_TRUST = {"trusted": "green", "doubtful": "yellow", "masked": "red"}
+TRUST_COLOURS = {"trusted": "green", "doubtful": "yellow", "masked": "red"}
 
 
 def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> None:
@@ -63,7 +63,7 @@ def _table(reports: Sequence[RobustnessReport]) -> Table:
             f"[bold]{_cell(report.robust_accuracy)}",
             f"{report.costs['parameters']:,}",
             f"{report.costs['flops'] / 1e6:.2f}",
-            f"[{_TRUST[report.trust]}]{report.trust}",
+            f"[{TRUST_COLOURS[report.trust]}]{report.trust}",
         )
     return table
 

@@ -35,10 +35,10 @@ TABLES = {
 }
 # Files of a table room that hold no entry but serve those that do.
 SUPPORTING = {
-    "attacks": {"geometry", "gradients", "losses", "randomness"},
+    "attacks": {"climb", "geometry", "gradients", "lanes", "losses", "planes", "randomness", "step_rules"},
     "augmentations": set(),
     "defences": {"defended"},
-    "models": {"build", "checkpoint", "costs", "serving"},
+    "models": {"build", "checkpoint", "costs", "latent", "serving"},
     "objectives": set(),
 }
 

@@ -45,7 +45,7 @@ def prepare(settings: DataConfig, target: Path, run: Run = UNTRACKED) -> dict[st
 
         def examples() -> Iterator[Example]:
             for split, record in _with_validation(source, sizes, cuts, settings.seed):
-                pixels = _decode(record, grey=source.grey, image_size=settings.image_size)
+                pixels = decode(record, grey=source.grey, image_size=settings.image_size)
                 yield Example(split, labels[record.class_name], pixels, record.origin)
                 progress.advance()
 
@@ -99,7 +99,7 @@ def _with_validation(
         yield "validation" if chosen else "train", record
 
 
-def _decode(record: Record, *, grey: bool, image_size: int) -> NDArray[np.uint8]:
+def decode(record: Record, *, grey: bool, image_size: int) -> NDArray[np.uint8]:
     """Read an image as height x width x channels, at its prepared size."""
     try:
         image: Image.Image = Image.open(io.BytesIO(record.read()), formats=("PNG", "JPEG"))

@@ -89,16 +89,16 @@ def folder(*, root: str, grey: bool = False) -> Source:
     Raises:
         ValueError: the folder is not laid out like this.
     """
-    classes = tuple(path.name for path in _list_classes(Path(root) / "train"))
-    for path in _list_classes(Path(root) / "test"):
+    classes = tuple(path.name for path in list_classes(Path(root) / "train"))
+    for path in list_classes(Path(root) / "test"):
         if path.name not in classes:
             raise ValueError(f"{path} is a class that {Path(root) / 'train'} does not have")
 
     def records() -> Iterator[Record]:
         splits: tuple[Published, ...] = ("train", "test")
         for split in splits:
-            files = {name: _list_images(Path(root) / split / name) for name in classes}
-            for name, path in _spread_classes(files):
+            files = {name: list_images(Path(root) / split / name) for name in classes}
+            for name, path in spread_classes(files):
                 yield Record(split=split, class_name=name, origin=str(path), read=path.read_bytes)
 
     return Source(classes=classes, grey=grey, records=records)
@@ -131,7 +131,7 @@ def _share_out(total: int, counts: Mapping[int, int]) -> dict[int, int]:
     return shares
 
 
-def _spread_classes(files: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
+def spread_classes(files: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Path]]:
     """Interleave the classes in proportion to their sizes."""
 
     def placed(order: int, name: str) -> Iterator[tuple[float, int, str, Path]]:
@@ -142,7 +142,12 @@ def _spread_classes(files: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, 
         yield name, path
 
 
-def _list_classes(path: Path) -> list[Path]:
+def list_classes(path: Path) -> list[Path]:
+    """List the folders of the classes by name.
+
+    Raises:
+        ValueError: there are none, or there is something else beside them.
+    """
     if not path.is_dir():
         raise ValueError(f"{path} must be a folder with one folder per class, and is missing")
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -154,7 +159,7 @@ def _list_classes(path: Path) -> list[Path]:
     return entries
 
 
-def _list_images(path: Path) -> list[Path]:
+def list_images(path: Path) -> list[Path]:
     """List the images of a class by name; the test split may lack the class."""
     if not path.is_dir():
         return []

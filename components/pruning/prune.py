@@ -29,7 +29,7 @@ from components.pruning.gates import (
     shared_noise,
     total_kl,
 )
-from components.pruning.vulnerability import latent_features, vulnerability
+from components.models.latent import latent_features, vulnerability
 from components.tensors import Images, Labels, best_device
 from components.tracking import UNTRACKED, Run
 

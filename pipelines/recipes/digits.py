@@ -48,6 +48,17 @@ DIGITS = TrainRobustRecipe(
         gate_learning_rate=0.5,
         learning_rate=3e-3,
     ),
-    evaluation=EvaluationConfig(epsilon=EPSILON, view_draws=4),
+    # Every attack on every image, so that each has a column of its own.
+    evaluation=EvaluationConfig(
+        epsilon=EPSILON,
+        suite=(
+            {"name": "fgsm"},
+            {"name": "pgd", "steps": 20},
+            {"name": "pgd", "steps": 20, "loss": "margin"},
+            {"name": "random_noise"},
+        ),
+        survivors_only=False,
+        view_draws=4,
+    ),
     promotion=PromotionConfig(model_name="digits"),
 )

@@ -36,6 +36,7 @@ def evaluation(robust, *, clean=0.9, ids=None, **changes):
         naive_robust_accuracy=accuracy,
         robust_accuracy=accuracy,
         attacks=(attack,),
+        metrics={},
         curve=((0.0, accuracy),),
         checks=(),
         trust="trusted",

@@ -91,6 +91,7 @@ def make_challenger(tmp_path):
             naive_robust_accuracy=accuracy,
             robust_accuracy=accuracy,
             attacks=(),
+            metrics={},
             curve=((0.0, accuracy),),
             checks=(),
             trust=trust,
