@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from components.config import Choice, Config, OneOf, Range
+from components.evaluation.suites import attack_label, expand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,26 +14,35 @@ class EvaluationConfig(Config):
     Attributes:
         epsilon: radius of the ball in pixel units.
         norm: of the ball.
-        suite: attacks by name with their options; each is tried on every image that is classified
-            correctly. Their radius and norm are those of the threat model.
+        suite: attacks by name with their options, and suites by name, which stand for theirs.
+            Radius and norm are those of the threat model; an attack may name a wider ball of its
+            own.
+        survivors_only: attack in sequence, each attack only the images that withstood those before
+            it, as AutoAttack does; otherwise every attack tries every image that is classified
+            correctly, so that each has an accuracy of its own. Randomised models are always
+            attacked the second way.
         draws: forward passes per image with which a randomised model is judged.
         view_draws: draws that the honest view of a randomised model averages per gradient; more
             make a stronger attack.
+        precision: in which attacks search; every image found is judged in float32 by the model
+            itself. ``auto`` takes bfloat16 where the processor has it.
+        thorough: also run the checks that cost as much as attacks.
+        budget_seconds: stop attacking when so much time has passed, and say what was left out;
+            0 sets no limit.
         batch_size: images per forward pass.
         num_images: how many test images are attacked, the first of the split; 0 takes all.
         seed: of every attack and of a randomised model's draws.
     """
 
     epsilon: Annotated[float, Range(above=0)]
-    norm: Annotated[str, OneOf("linf", "l2")] = "linf"
-    suite: tuple[Choice, ...] = (
-        {"name": "fgsm"},
-        {"name": "pgd", "steps": 20},
-        {"name": "pgd", "steps": 20, "loss": "margin"},
-        {"name": "random_noise"},
-    )
+    norm: Annotated[str, OneOf("linf", "l2", "l1")] = "linf"
+    suite: tuple[Choice, ...] = ({"name": "fast"},)
+    survivors_only: bool = True
     draws: Annotated[int, Range(at_least=2)] = 20
     view_draws: Annotated[int, Range(at_least=1)] = 8
+    precision: Annotated[str, OneOf("auto", "float32", "bfloat16")] = "auto"
+    thorough: bool = False
+    budget_seconds: Annotated[float, Range(at_least=0)] = 0.0
     batch_size: Annotated[int, Range(at_least=1)] = 256
     num_images: Annotated[int, Range(at_least=0)] = 0
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0
@@ -45,17 +55,30 @@ class EvaluationConfig(Config):
             )
         if not self.suite:
             raise ValueError("suite must name at least one attack")
-        names = [attack_label(choice) for choice in self.suite]
+        names = [attack_label(choice) for choice in self.attacks]
         if len(set(names)) < len(names):
             raise ValueError(f"suite must not name two attacks alike, got {names}")
-        for choice in self.suite:
-            if given := {"epsilon", "norm"} & choice.keys():
+        self._check_threat_models()
+        if self.survivors_only and any(word["name"] == "paper" for word in self.suite):
+            raise ValueError(
+                "the suite paper gives each attack a column of its own: set survivors_only to false"
+            )
+
+    @property
+    def attacks(self) -> tuple[Choice, ...]:
+        """The attacks of the suite, named suites unfolded."""
+        return tuple(expand(self.suite))
+
+    def _check_threat_models(self) -> None:
+        """Refuse attacks in a smaller ball: what withstands them says nothing about this one."""
+        for choice in self.attacks:
+            smaller = choice.get("norm", self.norm) == self.norm and (
+                choice.get("epsilon") is not None and choice["epsilon"] < self.epsilon
+            )
+            if smaller:
                 raise ValueError(
-                    f"suite takes {' and '.join(sorted(given))} from the threat model, leave it "
-                    f"out of {choice['name']}"
+                    f"suite attacks with {choice['name']} at epsilon {choice['epsilon']:g}, less "
+                    f"than the {self.epsilon:g} of the threat model; leave it out there"
                 )
-
-
-def attack_label(choice: Choice) -> str:
-    """Name an attack with its options: ``pgd-20-margin``."""
-    return "-".join(str(option) for option in choice.values())
+        if all(choice.get("norm", self.norm) != self.norm for choice in self.attacks):
+            raise ValueError(f"suite must attack at least once in the threat model's {self.norm}")

@@ -1,107 +1,78 @@
-"""Clean accuracy, every attack, worst case per image, and whether to believe it."""
+"""Evaluate: a model in, a report that can be believed out, with its samples and its page."""
 
 import hashlib
 import json
-import platform
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from components.attacks.geometry import distance
+from components.config import Choice
 from components.data.batches import read_split
 from components.data.shards import read_index
-from components.defences.defended import is_defended
-from components.evaluation.attack import Outcome, Subject
-from components.evaluation.config import EvaluationConfig, attack_label
-from components.evaluation.diagnostics import diagnose, judge_trust
-from components.evaluation.page import Examples, write_page
-from components.evaluation.report import (
-    PAGE,
-    Accuracy,
-    AttackResult,
-    Check,
-    RobustnessReport,
-    View,
-    save_report,
+from components.evaluation.config import EvaluationConfig
+from components.evaluation.measure import Measurement, measure
+from components.evaluation.page import write_page
+from components.evaluation.report import PAGE, RobustnessReport, save_report
+from components.evaluation.state import State, hash_model, hash_tensors
+from components.evaluation.summarise import (
+    Candidate,
+    Dataset,
+    choose_examples,
+    make_report,
+    make_samples,
+    versions,
 )
+from components.models.build import ModelSpec
 from components.models.checkpoint import WEIGHTS, hash_checkpoint, load_checkpoint, read_provenance
-from components.models.costs import costs
-from components.tensors import Images, Labels, PerSample, best_device
+from components.tensors import Images, Labels, best_device
 from components.tracking import UNTRACKED, Run
 
-_SHOWN_EXAMPLES = 8
-_CURVE_ATTACK = {"name": "pgd", "steps": 20, "loss": "margin"}
-_CURVE_SHARES = (0.5, 1.0, 2.0)  # of the radius that the report is about
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Measurement:
-    """Everything measured about one model, per image.
-
-    Attributes:
-        subject: the model and its images.
-        outcomes: of every attack through every view.
-        robust: share of draws right under the worst of all attacks.
-        naive: the same over the attacks on the model as it is.
-        curve: radius and the shares left, rising radius, from 0.
-        checks: what speaks for and against the number.
-    """
-
-    subject: Subject
-    outcomes: tuple[Outcome, ...]
-    robust: PerSample
-    naive: PerSample
-    curve: tuple[tuple[float, PerSample], ...]
-    checks: tuple[Check, ...]
+_STATE = "state"
+# What may change between an evaluation that was killed and the one that goes on with its work.
+_FREE_SETTINGS = ("suite", "survivors_only", "thorough", "budget_seconds")
 
 
 def evaluate_robustness(
     model: nn.Module,
     images: Images,
     labels: Labels,
-    settings: EvaluationConfig,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    suite: Sequence[Choice | str] = ("fast",),
+    surrogates: Mapping[str, nn.Module] | None = None,
+    state: Path | None = None,
     run: Run = UNTRACKED,
-) -> Measurement:
-    """Attack a model as it is and through its honest view; the worse counts, image by image.
-
-    A randomised model is judged on fresh draws, with the share of draws it gets right.
+    **settings: Any,
+) -> RobustnessReport:
+    """Measure how much attack a model withstands, and whether the number can be believed.
 
     Args:
         model: any module from pixels to logits, on the images' device; left as it was.
         images: float32 in [0, 1].
         labels: the true classes.
-        settings: threat model, attacks, draws, seed.
+        epsilon: radius in pixel units, such as 8 / 255.
+        norm: ``linf``, ``l2`` or ``l1``.
+        suite: attacks and suites, by name or with their options.
+        surrogates: other models by name, whose adversarial images are tried on this one.
+        state: folder in which finished work is kept until the end, so that an evaluation that was
+            killed goes on where it was.
         run: gets the progress.
+        settings: further fields of EvaluationConfig.
 
     Raises:
-        ValueError: images, labels or logits are not what an attack can work on.
-        InvalidAttack: an attack left its threat model.
+        ValueError: model, images, labels or a setting are not as described.
     """
-    views = 2 if is_defended(model) else 1
-    rounds = views * len(settings.suite) + len(_CURVE_SHARES) + 1
-    with run.progress(rounds * len(images), "images attacked") as progress:
-        subject = Subject(model, images, labels, settings, progress.advance)
-        right = subject.clean_shares > 0
-        outcomes = tuple(
-            subject.attack(choice, view, epsilon=settings.epsilon, standing=right)
-            for view in subject.views
-            for choice in settings.suite
-        )
-        robust = _worst(subject, outcomes)
-        curve = _measure_curve(subject, outcomes)
-        at_epsilon = dict(curve)[settings.epsilon]
-        checks = diagnose(subject, outcomes, right & (at_epsilon <= 0.5))
-    naive = _worst(subject, [o for o in outcomes if o.view == "as_is"])
-    return Measurement(
-        subject=subject, outcomes=outcomes, robust=robust, naive=naive, curve=curve, checks=checks
-    )
+    words = tuple({"name": word} if isinstance(word, str) else word for word in suite)
+    chosen = EvaluationConfig(epsilon=epsilon, norm=norm, suite=words, **settings)
+    candidate = Candidate(model=model, title=type(model).__name__)
+    dataset = Dataset(images=images, labels=labels)
+    _, report = _evaluate(candidate, dataset, chosen, surrogates or {}, state, run)
+    return report
 
 
 def evaluate(
@@ -124,166 +95,126 @@ def evaluate(
     Raises:
         ValueError: the model tells other classes apart than the data has.
     """
-    started = time.monotonic()
-    index, split = read_index(data), read_split(data, "test")
-    model = load_checkpoint(checkpoint)
-    if model.spec.classes != index.classes:
+    dataset = read_dataset(data, num_images=settings.num_images)
+    return evaluate_candidate(read_candidate(checkpoint), dataset, settings, target=target, run=run)
+
+
+def evaluate_candidate(
+    candidate: Candidate,
+    dataset: Dataset,
+    settings: EvaluationConfig,
+    *,
+    target: Path,
+    surrogates: Mapping[str, nn.Module] | None = None,
+    run: Run = UNTRACKED,
+) -> RobustnessReport:
+    """Measure any model and write report, samples and page.
+
+    An evaluation that was killed leaves its finished work in the target; the same call goes on.
+
+    Args:
+        candidate: the model.
+        dataset: the images.
+        settings: threat model and attacks.
+        target: receives ``report.json``, ``samples.parquet`` and ``report.html``.
+        surrogates: other models by name, whose adversarial images are tried on this one.
+        run: gets figures and progress.
+
+    Raises:
+        ValueError: model, images or labels do not fit together, or the target holds the work of
+            another evaluation.
+    """
+    own, given = getattr(candidate.model, "spec", None), dataset.facts.get("classes")
+    if isinstance(own, ModelSpec) and given and tuple(own.classes) != tuple(given):
         raise ValueError(
-            f"the model knows the classes {list(model.spec.classes)}, "
-            f"the data has {list(index.classes)}"
+            f"the model knows the classes {list(own.classes)}, the data has {list(given)}"
         )
-    chosen = slice(settings.num_images or None)
-    images = (split.images[chosen].float() / 255).to(best_device())
-    labels, ids = split.labels[chosen].to(best_device()), split.ids[chosen]
-    measured = evaluate_robustness(model.to(best_device()), images, labels, settings, run)
-    report = _report(
-        measured,
+    state = target / _STATE
+    measured, report = _evaluate(candidate, dataset, settings, surrogates or {}, state, run)
+    samples = make_samples(measured, dataset)
+    save_report(report, samples, target)
+    write_page(report, samples, choose_examples(measured), target / PAGE)
+    shutil.rmtree(state)
+    return report
+
+
+def read_candidate(checkpoint: Path) -> Candidate:
+    """Load the model of a checkpoint folder.
+
+    Raises:
+        IncompatibleCheckpoint: the folder holds no usable checkpoint.
+    """
+    model = load_checkpoint(checkpoint)
+    return Candidate(
+        model=model.to(best_device()),
         title=str(read_provenance(checkpoint)["stage"]),
-        model={
+        facts={
             "checkpoint": hash_checkpoint(checkpoint),
             "backbone": model.spec.backbone,
             "defences": model.spec.defences,
         },
-        data={
+        size_bytes=(checkpoint / WEIGHTS).stat().st_size,
+    )
+
+
+def read_dataset(folder: Path, *, num_images: int = 0) -> Dataset:
+    """Read the test split of prepared shards, or its first images.
+
+    Raises:
+        ValueError: the folder holds no prepared data.
+    """
+    index, split = read_index(folder), read_split(folder, "test")
+    chosen = slice(num_images or None)
+    ids = split.ids[chosen]
+    return Dataset(
+        images=(split.images[chosen].float() / 255).to(best_device()),
+        labels=split.labels[chosen].to(best_device()),
+        ids=ids,
+        facts={
             "fingerprint": index.fingerprint,
             "split": "test",
             "images": hashlib.sha256("".join(ids).encode()).hexdigest(),
             "classes": index.classes,
         },
-        costs={**costs(model), "size_bytes": (checkpoint / WEIGHTS).stat().st_size},
-        seconds=time.monotonic() - started,
-    )
-    strongest, margins = _strongest(measured)
-    samples = _samples(measured, ids, strongest, margins)
-    save_report(report, samples, target)
-    write_page(report, samples, _examples(measured, strongest), report.curve, target / PAGE)
-    return report
-
-
-def _worst(subject: Subject, outcomes: Sequence[Outcome]) -> PerSample:
-    return torch.stack([subject.clean_shares, *(o.shares for o in outcomes)]).amin(0)
-
-
-def _measure_curve(
-    subject: Subject, outcomes: Sequence[Outcome]
-) -> tuple[tuple[float, PerSample], ...]:
-    """Measure robustness at several radii with one attack, of known strength, and the whole suite.
-
-    What has fallen within a ball has fallen within a larger one. At the radius of the report the
-    suite has its say too; where it holds the attack of the curve, that is not run again.
-    """
-    settings = subject.settings
-    view: View = "honest" if "honest" in subject.views else "as_is"
-    largest = 1.0 if settings.norm == "linf" else subject.images[0].numel() ** 0.5
-    left, points = subject.clean_shares, [(0.0, subject.clean_shares)]
-    for share in _CURVE_SHARES:
-        epsilon = min(share * settings.epsilon, largest)
-        done = [o for o in outcomes if (o.name, o.view) == (attack_label(_CURVE_ATTACK), view)]
-        if share != 1 or not done:
-            standing = left > 0
-            done = [subject.attack(_CURVE_ATTACK, view, epsilon=epsilon, standing=standing)]
-        else:
-            subject.advance(len(subject.images))
-        left = torch.stack([left, *(outcome.shares for outcome in done)]).amin(0)
-        if share == 1:
-            left = torch.minimum(left, _worst(subject, outcomes))
-        points.append((epsilon, left))
-    return tuple(points)
-
-
-def _report(
-    measured: Measurement,
-    *,
-    title: str,
-    model: dict[str, Any],
-    data: dict[str, Any],
-    costs: dict[str, int],
-    seconds: float,
-) -> RobustnessReport:
-    settings = measured.subject.settings
-    return RobustnessReport(
-        title=title,
-        model=model,
-        data=data,
-        norm=settings.norm,
-        epsilon=settings.epsilon,
-        clean_accuracy=_accuracy(measured.subject.clean_shares),
-        naive_robust_accuracy=_accuracy(measured.naive),
-        robust_accuracy=_accuracy(measured.robust),
-        attacks=tuple(
-            AttackResult(
-                name=outcome.name,
-                view=outcome.view,
-                settings=outcome.settings,
-                robust_accuracy=_accuracy(outcome.shares),
-                seconds=outcome.seconds,
-            )
-            for outcome in measured.outcomes
-        ),
-        curve=tuple((epsilon, _accuracy(shares)) for epsilon, shares in measured.curve),
-        checks=measured.checks,
-        trust=judge_trust(measured.checks),
-        costs=costs,
-        settings=json.loads(settings.to_json()),
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        seconds=seconds,
     )
 
 
-def _accuracy(shares: PerSample) -> Accuracy:
-    return Accuracy.of(float(shares.double().mean()), len(shares))
+def _evaluate(
+    candidate: Candidate,
+    dataset: Dataset,
+    settings: EvaluationConfig,
+    surrogates: Mapping[str, nn.Module],
+    folder: Path | None,
+    run: Run,
+) -> tuple[Measurement, RobustnessReport]:
+    started = time.monotonic()
+    state = State(folder, _identity(candidate, dataset, settings, surrogates)) if folder else None
+    measured = measure(
+        candidate.model,
+        dataset.images,
+        dataset.labels,
+        settings,
+        surrogates=surrogates,
+        state=state,
+        run=run,
+    )
+    return measured, make_report(measured, candidate, dataset, time.monotonic() - started)
 
 
-def _strongest(measured: Measurement) -> tuple[Images, PerSample]:
-    """Pick per image the adversarial image that fooled most draws, by the largest margin."""
-    outcomes = measured.outcomes
-    shares = torch.stack([outcome.shares for outcome in outcomes])
-    margins = torch.stack([outcome.margins for outcome in outcomes])
-    best = torch.where(shares == shares.amin(0), margins, -torch.inf).argmax(0)
-    every = torch.arange(shares.shape[1], device=best.device)
-    adversarial = torch.stack([outcome.adversarial for outcome in outcomes])
-    return adversarial[best, every], margins[best, every]
-
-
-def _samples(
-    measured: Measurement, ids: Sequence[str], adversarial: Images, margins: PerSample
-) -> pa.Table:
-    subject = measured.subject
-    columns: dict[str, Tensor] = {
-        "label": subject.labels,
-        "prediction": subject.clean_predictions,
-        "clean": subject.clean_shares,
-        "robust": measured.robust,
-        **{f"robust/{o.name}/{o.view}": o.shares for o in measured.outcomes},
-        "margin": margins,
-        "norm": distance(adversarial - subject.images, subject.settings.norm),
+def _identity(
+    candidate: Candidate,
+    dataset: Dataset,
+    settings: EvaluationConfig,
+    surrogates: Mapping[str, nn.Module],
+) -> dict[str, Any]:
+    """Say what finished pieces of work depend on; each names its own attack besides."""
+    fixed = json.loads(settings.to_json())
+    for name in _FREE_SETTINGS:
+        del fixed[name]
+    return {
+        "model": hash_model(candidate.model),
+        "surrogates": {name: hash_model(model) for name, model in surrogates.items()},
+        "data": hash_tensors(dataset.images, dataset.labels),
+        "settings": fixed,
+        "versions": versions(),
     }
-    return pa.table({"id": ids, **{name: v.cpu().numpy() for name, v in columns.items()}})
-
-
-def _examples(measured: Measurement, adversarial: Images) -> Examples:
-    """Choose the images that were classified most surely and fell all the same."""
-    subject = measured.subject
-    fallen = (subject.clean_shares > 0.5) & (measured.robust <= 0.5)
-    sureness = torch.where(fallen, -subject.clean_margins, -torch.inf)
-    rows = sureness.argsort(descending=True)[: min(_SHOWN_EXAMPLES, int(fallen.sum()))]
-    _, _, predictions = subject.judge(adversarial)
-    chosen = (
-        subject.images[rows],
-        adversarial[rows],
-        subject.labels[rows],
-        subject.clean_predictions[rows],
-        predictions[rows],
-    )
-    images, attacked, labels, before, after = (tensor.cpu().numpy() for tensor in chosen)
-    return Examples(
-        images=images,
-        adversarial=attacked,
-        labels=labels,
-        predictions=before,
-        adversarial_predictions=after,
-    )

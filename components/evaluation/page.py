@@ -15,7 +15,7 @@ from PIL import Image
 
 from components.evaluation.report import Accuracy, RobustnessReport
 
-NORMS = {"linf": "L∞", "l2": "L2"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 _VERDICTS = ("fail", "warn", "pass")
 _LEFT, _TOP, _WIDTH, _HEIGHT = 46.0, 26.0, 354.0, 190.0  # of the chart's axes, in its own units
@@ -61,7 +61,6 @@ def write_page(
     report: RobustnessReport,
     samples: pa.Table,
     examples: Examples,
-    curve: Sequence[tuple[float, Accuracy]],
     target: Path,
 ) -> None:
     """Write a page that needs no network, no script and no knowledge of the field.
@@ -70,7 +69,6 @@ def write_page(
         report: what was measured; class names come from ``report.data["classes"]``.
         samples: a row per image, as `save_report` describes it.
         examples: a few images to show; none is fine.
-        curve: honest robust accuracy for some epsilons; empty leaves the chart out.
         target: the file to write, in a folder that exists.
     """
     classes = [str(name) for name in report.data.get("classes", ())]
@@ -86,7 +84,9 @@ def write_page(
             misleading=report.naive_robust_accuracy.value > report.robust_accuracy.value,
             checks=sorted(report.checks, key=lambda check: _VERDICTS.index(check.verdict)),
             strongest=min((a.robust_accuracy.value for a in report.attacks), default=None),
-            chart=_chart(report, sorted(curve, key=lambda point: point[0])) if curve else None,
+            chart=_chart(report) if report.curve else None,
+            distances=_distances(samples),
+            in_sequence=bool(report.settings.get("survivors_only")),
             examples=_shown_examples(examples, classes),
             amplification=_amplification(examples),
             by_class=_by_class(samples, classes),
@@ -137,7 +137,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(
-        percent=lambda share: f"{share:.1%}", words=_words, facts=_facts, duration=_duration
+        percent=lambda share: f"{share:.1%}", words=_words, facts=_facts, duration=_duration, view=_view
     )
     return templates
 
@@ -152,10 +152,17 @@ def _threat(report: RobustnessReport) -> str:
             "may change every colour value of every pixel by at most "
             f"{report.epsilon * 255:g} of 255 brightness steps"
         )
+    measured = {"l2": "root of the summed squares", "l1": "sum of the changes"}[report.norm]
     return (
         f"may change all pixels together by a distance of at most {report.epsilon:g} "
-        "(root of the summed squares, pixels from 0 to 1)"
+        f"({measured}, pixels from 0 to 1)"
     )
+
+
+def _view(view: str) -> str:
+    if view.startswith("transfer/"):
+        return f"images made on {view.removeprefix('transfer/')}"
+    return view.replace("_", " ").replace("as is", "as it is")
 
 
 def _words(value: Any) -> str:
@@ -214,6 +221,18 @@ def _by_class(samples: pa.Table, classes: Sequence[str]) -> list[dict[str, Any]]
     return sorted(rows, key=lambda row: (row["robust"].value, row["name"]))
 
 
+def _distances(samples: pa.Table) -> list[tuple[str, float]]:
+    """Say how large a change fools a quarter, half and three quarters of the images it can fool."""
+    if "distance" not in samples.column_names:
+        return []
+    found = np.asarray(samples["distance"].to_pylist(), dtype=float)
+    found = found[(found > 0) & np.isfinite(found)]
+    if not found.size:
+        return []
+    shares = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+    return [(name, float(np.quantile(found, share))) for name, share in shares.items()]
+
+
 def _pixels(images: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return images / 255.0 if images.dtype == np.uint8 else images.astype(np.float64)
 
@@ -251,8 +270,9 @@ def _png(pixels: npt.NDArray[np.float64]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _chart(report: RobustnessReport, curve: Sequence[tuple[float, Accuracy]]) -> dict[str, Any]:
+def _chart(report: RobustnessReport) -> dict[str, Any]:
     """Place accuracy against epsilon on the page; the template draws it."""
+    curve = report.curve
     reach = max(curve[-1][0], report.epsilon) or 1.0
 
     def across(epsilon: float) -> float:

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 REPORT, SAMPLES, PAGE = "report.json", "samples.parquet", "report.html"
-SCHEMA = 1
+SCHEMA = 2
 
 Trust = Literal["trusted", "doubtful", "masked"]
-View = Literal["as_is", "honest"]
+View = str
+"""Whose gradients were climbed: ``as_is``, ``honest`` or ``transfer/NAME``."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ class AttackResult:
     Attributes:
         name: unique within the report, such as ``pgd-margin``; names its column in the samples.
         view: whether gradients came from the model as it is or from its honest view.
-        settings: every parameter of the attack.
-        robust_accuracy: share of all images that are classified correctly after this attack.
+        settings: every parameter of the attack, norm and radius included.
+        robust_accuracy: share of all images that are classified correctly after this attack and,
+            where attacks follow each other on the survivors, those before it.
         seconds: wall time.
+        attacked: how many images it was tried on.
+        left_out: how many more it should have been tried on, had there been time.
+        forwards: forward passes per attacked image.
+        gradients: gradients per attacked image.
     """
 
     name: str
@@ -71,6 +77,10 @@ class AttackResult:
     settings: Mapping[str, Any]
     robust_accuracy: Accuracy
     seconds: float
+    attacked: int = 0
+    left_out: int = 0
+    forwards: float = 0.0
+    gradients: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,7 @@ class RobustnessReport:
         naive_robust_accuracy: worst case per image over the attacks on the model as it is.
         robust_accuracy: worst case per image over all attacks and views; the honest number.
         attacks: each attack by itself.
+        metrics: figures of the papers by name, such as ``attack_robustness``.
         curve: radius and robust accuracy, rising radius; the first is 0.
         checks: what speaks for and against the number.
         trust: the verdict over all checks.
@@ -128,6 +139,7 @@ class RobustnessReport:
     naive_robust_accuracy: Accuracy
     robust_accuracy: Accuracy
     attacks: tuple[AttackResult, ...]
+    metrics: Mapping[str, float]
     curve: tuple[tuple[float, Accuracy], ...]
     checks: tuple[Check, ...]
     trust: Trust
@@ -146,6 +158,7 @@ class RobustnessReport:
                 f"robust_accuracy.{attack.name}.{attack.view}": attack.robust_accuracy.value
                 for attack in self.attacks
             },
+            **self.metrics,
             **{name: float(value) for name, value in self.costs.items()},
         }
 
@@ -164,7 +177,9 @@ def save_report(report: RobustnessReport, samples: pa.Table, folder: Path) -> No
         samples: a row per image: ``id`` (content hash), ``label``, ``prediction`` (clean),
             ``clean`` and ``robust`` (share of draws that were right; 0 or 1 unless the model is
             randomised), ``robust/NAME/VIEW`` per attack, ``margin`` and ``norm`` of the worst
-            adversarial image.
+            adversarial image, ``fallen_to`` the first attack that fooled most draws (empty where
+            none did), and, unless the model is randomised, ``distance`` of the nearest adversarial
+            image that was found.
         folder: made where it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,12 @@ import pytest
 from torch import nn
 
 from components.evaluation.config import EvaluationConfig
-from components.evaluation.evaluate import evaluate_robustness
+from components.evaluation.measure import measure as measure_model
 
 
 @pytest.fixture(scope="session")
 def settings() -> EvaluationConfig:
-    return EvaluationConfig(epsilon=8 / 255, suite=SUITE, batch_size=128)
+    return EvaluationConfig(epsilon=8 / 255, suite=SUITE, survivors_only=False, batch_size=128)
 
 
 SUITE = (
@@ -27,7 +27,7 @@ def measure(lin400, settings):
     def measure(wrap=None):
         if wrap not in known:
             model: nn.Module = wrap(lin400.model) if wrap else lin400.model
-            known[wrap] = evaluate_robustness(model, lin400.images, lin400.labels, settings)
+            known[wrap] = measure_model(model, lin400.images, lin400.labels, settings)
         return known[wrap]
 
     return measure

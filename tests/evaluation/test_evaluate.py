@@ -10,10 +10,12 @@ from torch import nn
 from components.attacks import ATTACKS
 from components.data.shards import read_index
 from components.defences import DEFENCES
-from components.evaluation.attack import InvalidAttack, Subject
+from components.evaluation.config import EvaluationConfig
 from components.evaluation.diagnostics import judge_trust
 from components.evaluation.evaluate import evaluate, evaluate_robustness
+from components.evaluation.measure import measure as measure_model
 from components.evaluation.report import PAGE, load_report
+from components.evaluation.subject import InvalidAttack, Subject
 from components.models.build import ModelSpec, build_model
 from components.models.checkpoint import save_checkpoint
 from components.progress import Progress
@@ -23,17 +25,44 @@ GradientConcealment, RandomResizePad = (
     DEFENCES[name] for name in ("gradient_concealment", "random_resize_pad")
 )
 EXACT, CLEAN = 0.44, 0.8575  # at 8 / 255 of the linear problem
+EXACT_EVERYWHERE = {
+    ("linf", 4 / 255): 0.7050,
+    ("linf", 8 / 255): 0.4400,
+    ("l2", 0.25): 0.6000,
+    ("l2", 0.5): 0.2475,
+    ("l1", 2.0): 0.4725,
+}
 
 
 def mean(shares: torch.Tensor) -> float:
     return float(shares.double().mean())
 
 
-def test_linear_model_gets_its_exact_robust_accuracy(measure):
+@pytest.mark.parametrize(("threat", "exact"), EXACT_EVERYWHERE.items(), ids=str)
+def test_standard_is_exact_on_the_linear_model(lin400, threat, exact):
+    (norm, epsilon) = threat
+    square = {"name": "square", "queries": 100}
+    report = evaluate_robustness(*lin400, epsilon=epsilon, norm=norm, suite=("fast", "fab", square))
+    assert report.robust_accuracy.value == report.naive_robust_accuracy.value == exact
+    assert report.clean_accuracy.value == CLEAN
+    assert report.trust == "trusted", [c for c in report.checks if c.verdict != "pass"]
+
+
+def test_each_attack_s_own_number(measure):
     measured = measure()
     assert mean(measured.subject.clean_shares) == CLEAN
     assert mean(measured.robust) == mean(measured.naive) == EXACT
     assert {o.name: mean(o.shares) for o in measured.outcomes}["fgsm"] == pytest.approx(0.51)
+
+
+def test_in_sequence_attacks_meet_survivors_alone(lin400, settings, measure):
+    measured = measure_model(*lin400, replace(settings, survivors_only=True))
+    right = int(measured.subject.right.sum())
+    standing = right
+    for outcome in measured.outcomes:
+        assert int(outcome.attacked.sum()) == standing
+        standing -= int(outcome.fooled.sum())
+    assert torch.equal(measured.robust, measure().robust)
 
 
 def test_concealment_looks_robust_naively_and_is_not(measure):
@@ -49,6 +78,14 @@ def test_robust_is_the_worst_case_of_each_image(measure):
     assert mean(measured.robust) <= min(mean(outcome.shares) for outcome in measured.outcomes)
 
 
+def test_strongest_images_are_what_the_report_says(measure, lin400):
+    measured = measure()
+    with torch.no_grad():
+        right = lin400.model(measured.strongest.images).argmax(1) == lin400.labels
+    assert torch.equal(right & measured.subject.right, measured.robust > 0)
+    assert torch.equal(measured.strongest.shares, measured.robust)
+
+
 def test_curve_falls_and_meets_the_report(measure):
     for wrap in (None, GradientConcealment):
         measured = measure(wrap)
@@ -59,51 +96,62 @@ def test_curve_falls_and_meets_the_report(measure):
         assert mean(at_epsilon) == pytest.approx(mean(measured.robust), abs=0.005)
 
 
+def test_curve_is_exact_on_the_linear_model(measure):
+    exact = {2: 0.785, 4: 0.705, 8: 0.44, 16: 0.095}
+    curve = {round(255 * epsilon): mean(left) for epsilon, left in measure().curve}
+    assert {k: curve[k] for k in exact} == pytest.approx(exact, abs=1e-6)
+
+
+def test_distances_are_those_of_images_that_fool(measure):
+    measured = measure()
+    distances, subject = measured.distances, measured.subject
+    assert not distances[~subject.right].any() and bool((distances[subject.right] > 0).all())
+    assert bool((distances[measured.robust == 0] <= subject.settings.epsilon * (1 + 1e-5)).all())
+
+
+def test_surrogate_s_images_are_tried_too(lin400, settings):
+    weights = {"twin": lin400.model}
+    one_step = replace(settings, suite=({"name": "fgsm"},))
+    measured = measure_model(*lin400, one_step, surrogates=weights)
+    assert [o.view for o in measured.outcomes] == ["as_is", "transfer/twin"]
+    assert mean(measured.outcomes[1].shares) == EXACT == mean(measured.robust)
+    assert mean(measured.naive) == pytest.approx(0.51)
+
+
 def test_randomised_model_is_judged_on_fresh_draws(lin400, settings):
     torch.manual_seed(0)
     model = RandomResizePad(lin400.model, min_size=0.7).eval()
     once = replace(settings, draws=20, suite=({"name": "pgd", "steps": 3},))
     images, labels = lin400.images[:64], lin400.labels[:64]
-    measured = evaluate_robustness(model, images, labels, once)
+    measured = measure_model(model, images, labels, once)
     shares = measured.subject.clean_shares
-    assert bool(((shares > 0) & (shares < 1)).any())
-    assert torch.equal(measured.robust, evaluate_robustness(model, images, labels, once).robust)
+    assert bool(((shares > 0) & (shares < 1)).any()) and measured.distances is None
+    assert torch.equal(measured.robust, measure_model(model, images, labels, once).robust)
     assert {outcome.view for outcome in measured.outcomes} == {"as_is", "honest"}
 
 
 def test_result_does_not_depend_on_batch_size(lin400, settings, measure):
-    small = evaluate_robustness(
-        lin400.model, lin400.images, lin400.labels, replace(settings, batch_size=7)
-    )
+    small = measure_model(*lin400, replace(settings, batch_size=7))
     for one, other in zip(small.outcomes, measure().outcomes, strict=True):
         assert torch.equal(one.shares, other.shares)
+
+
+def test_bfloat16_search_finds_as_much(lin400, settings, measure):
+    fast = measure_model(*lin400, replace(settings, precision="bfloat16"))
+    assert torch.equal(fast.robust, measure().robust)
+    assert fast.subject.precision == "bfloat16"
 
 
 def test_global_random_state_is_left_alone(lin400, settings):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    evaluate_robustness(lin400.model, lin400.images[:8], lin400.labels[:8], settings)
+    measure_model(lin400.model, lin400.images[:8], lin400.labels[:8], settings)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-WRONG_SUITES = {
-    "suite must name at least one attack": (),
-    "two attacks alike": ({"name": "pgd", "steps": 20}, {"name": "pgd", "restarts": 20}),
-    "takes epsilon from the threat model": ({"name": "pgd", "epsilon": 0.001},),
-}
-
-
-@pytest.mark.parametrize(("message", "suite"), WRONG_SUITES.items(), ids=WRONG_SUITES)
-def test_suites_that_could_mislead_are_refused(settings, message, suite):
-    with pytest.raises(ValueError, match=message):
-        replace(settings, suite=suite)
 
 
 @pytest.mark.parametrize("weak", [{"name": "fgsm"}, {"name": "pgd", "steps": 1}])
 def test_a_weak_suite_is_not_trusted(lin400, settings, weak):
-    measured = evaluate_robustness(
-        lin400.model, lin400.images, lin400.labels, replace(settings, suite=(weak,))
-    )
+    measured = measure_model(*lin400, replace(settings, suite=(weak,)))
     assert mean(measured.robust) > EXACT + 0.05
     assert judge_trust(measured.checks) == "masked"
 
@@ -112,8 +160,20 @@ def test_progress_reaches_its_total(lin400, settings):
     done, images = [], lin400.images[:8]
     run = Run("evaluate")
     run.progress = lambda total, unit: done.append(Progress("evaluate", total, unit)) or done[0]
-    evaluate_robustness(lin400.model, images, lin400.labels[:8], settings, run)
+    measure_model(lin400.model, images, lin400.labels[:8], settings, run=run)
     assert done[0].done == done[0].total
+
+
+def test_budget_stops_in_time_and_says_what_was_left_out(lin400):
+    slow = {"name": "pgd", "steps": 100_000, "keep": "best"}
+    report = evaluate_robustness(
+        *lin400, epsilon=8 / 255, suite=("fgsm", slow), batch_size=50, budget_seconds=3
+    )
+    fgsm, pgd = report.attacks
+    assert fgsm.left_out == 0 and pgd.left_out > 0
+    assert report.robust_accuracy.value == pytest.approx(fgsm.robust_accuracy.value)
+    assert report.trust != "trusted"
+    assert {check.id: check.verdict for check in report.checks}["S6"] != "pass"
 
 
 def test_an_attack_that_leaves_the_ball_is_found_out(lin400, settings, monkeypatch):
@@ -121,19 +181,10 @@ def test_an_attack_that_leaves_the_ball_is_found_out(lin400, settings, monkeypat
         return (images + 2 * epsilon).clamp(0, 1)
 
     monkeypatch.setitem(ATTACKS, "cheat", cheat)
-    subject = Subject(lin400.model, lin400.images, lin400.labels, settings)
+    subject = Subject(*lin400, settings)
     standing = torch.ones(len(lin400.labels), dtype=torch.bool)
     with pytest.raises(InvalidAttack, match="cheat left its threat model"):
-        subject.attack({"name": "cheat"}, "as_is", epsilon=0.1, standing=standing)
-
-
-def test_logits_that_are_no_numbers_are_refused(lin400, settings):
-    class Broken(nn.Module):
-        def forward(self, images):
-            return images.flatten(1)[:, :4] * torch.nan
-
-    with pytest.raises(ValueError, match="not finite"):
-        evaluate_robustness(Broken(), lin400.images, lin400.labels, settings)
+        subject.attack({"name": "cheat"}, standing=standing, epsilon=0.1)
 
 
 @pytest.fixture
@@ -163,6 +214,9 @@ def test_checkpoint_gets_report_samples_and_page(checkpoint, digits_shards, sett
     assert len(set(samples["id"].to_pylist())) == 30
     assert np.mean(samples["robust"]) == pytest.approx(report.robust_accuracy.value)
     assert max(samples["norm"].to_pylist()) <= few.epsilon * (1 + 1e-5)
+    fallen, robust = samples["fallen_to"].to_pylist(), samples["robust"].to_pylist()
+    clean = samples["clean"].to_pylist()
+    assert [bool(name) for name in fallen] == [c > r for c, r in zip(clean, robust, strict=True)]
     assert report.costs["parameters"] == 431_080
     assert "untrained" in (target / PAGE).read_text(encoding="utf-8")
 
@@ -172,3 +226,75 @@ def test_model_of_other_classes_is_refused(checkpoint, digits_shards, settings, 
     (checkpoint / "model.json").write_text(words)
     with pytest.raises(ValueError, match="the model knows the classes"):
         evaluate(settings, data=digits_shards, checkpoint=checkpoint, target=tmp_path / "report")
+
+
+IMAGES, LABELS = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+
+
+class Answer(nn.Module):
+    """A model that gives what a function makes of the linear model's logits."""
+
+    def __init__(self, inner, answer):
+        super().__init__()
+        self.inner, self.answer = inner, answer
+
+    def forward(self, images):
+        return self.answer(self.inner(images))
+
+
+BAD_INPUT = {
+    "pixels of 0 to 255": ({"images": IMAGES * 255}, r"must be finite and in \[0, 1\], got"),
+    "double": ({"images": IMAGES.double()}, "must be float32"),
+    "pixels that are no numbers": ({"images": IMAGES * torch.nan}, "must be finite"),
+    "labels out of range": ({"labels": LABELS}, "label"),
+    "negative labels": ({"labels": LABELS % 4 - 1}, "class indices from 0, got -1"),
+    "labels one-hot": ({"labels": torch.eye(6)}, "labels must be int64"),
+    "one class": ({"answer": lambda logits: logits[:, :1]}, "class"),
+    "logits that are no numbers": ({"answer": lambda logits: logits * torch.nan}, "finite"),
+    "a tuple": ({"answer": lambda logits: (logits, logits)}, "tuple"),
+    "no image": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image"),
+    "epsilon of 8": ({"epsilon": 8}, "epsilon must be at most 1 for linf"),
+    "no suite": ({"suite": ()}, "at least one attack"),
+    "a suite that is none": ({"suite": ("fastest",)}, "unknown name 'fastest'"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+@pytest.mark.usefixtures("unchecked_types")
+def test_bad_input_is_a_clear_error(lin400, changes, message):
+    given = {"images": IMAGES, "labels": LABELS % 4, "epsilon": 8 / 255, "suite": ("fgsm",)}
+    given |= changes
+    answer = given.pop("answer", None)
+    model = Answer(lin400.model, answer) if answer else lin400.model
+    images, labels = given.pop("images"), given.pop("labels")
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(model, images, labels, **given)
+
+
+def test_one_image_and_fewer_images_than_a_batch(lin400):
+    for count in (1, 3):
+        report = evaluate_robustness(
+            lin400.model, lin400.images[:count], lin400.labels[:count], epsilon=1 / 255
+        )
+        assert report.robust_accuracy.num_images == count
+
+
+def test_model_in_training_mode_gets_the_same_report_and_keeps_its_mode(lin400):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), *lin400.model)
+    problem = model, lin400.images[:50], lin400.labels[:50]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    reports = [
+        evaluate_robustness(*problem, epsilon=4 / 255) for model in (model.eval(), model.train())
+    ]
+    assert reports[0].figures() == reports[1].figures()
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_two_classes(lin400):
+    model = nn.Sequential(*lin400.model, nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        labels = model(lin400.images).argmax(1)
+    report = evaluate_robustness(model, lin400.images, labels, epsilon=4 / 255, suite=("fast",))
+    assert 0 <= report.robust_accuracy.value < report.clean_accuracy.value == 1

@@ -92,6 +92,7 @@ def report(**changes):
                 seconds=0.4,
             ),
         ),
+        "metrics": {"attack_robustness": 0.28},
         "curve": (),
         "checks": (check("pass", "Passing"), check("warn", "Warning"), check("fail", "Failing")),
         "trust": "masked",
@@ -132,7 +133,7 @@ def examples(count=2, channels=1, dtype=np.float32):
     )
 
 
-CURVE = ((EPSILON, Accuracy.of(0.25, 200)), (0.0, Accuracy.of(0.9, 200)))
+CURVE = ((0.0, Accuracy.of(0.9, 200)), (EPSILON, Accuracy.of(0.25, 200)))
 
 
 @pytest.fixture
@@ -140,7 +141,8 @@ def write(tmp_path):
     def write(the_report, shown=None, curve=CURVE, rows=None):
         target = tmp_path / "report.html"
         shown = examples() if shown is None else shown
-        write_page(the_report, samples() if rows is None else rows, shown, curve, target)
+        the_report = dataclasses.replace(the_report, curve=tuple(curve))
+        write_page(the_report, samples() if rows is None else rows, shown, target)
         return target.read_text(encoding="utf-8")
 
     return write
@@ -279,7 +281,7 @@ def test_verdict_is_one_sentence_with_the_honest_number(write, trust):
 
 def test_curve_is_placed_where_its_numbers_say(write):
     shares = [(0, 0.9), (2, 0.8), (4, 0.6), (8, 0.25), (16, 0.05)]
-    curve = [(k / 255, Accuracy.of(share, 200)) for k, share in reversed(shares)]
+    curve = [(k / 255, Accuracy.of(share, 200)) for k, share in shares]
     root = chart(write(report(), curve=curve))
     zero, one = (
         next(float(t.get("y")) - 4 for t in root.iter("text") if t.text == label)

@@ -35,6 +35,7 @@ def report() -> RobustnessReport:
         naive_robust_accuracy=accuracy,
         robust_accuracy=accuracy,
         attacks=(attack,),
+        metrics={"attack_robustness": 1.0},
         curve=((0.0, accuracy), (8 / 255, accuracy)),
         checks=(check,),
         trust="trusted",
