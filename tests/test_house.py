@@ -35,7 +35,20 @@ TABLES = {
 }
 # Files of a table room that hold no entry but serve those that do.
 SUPPORTING = {
-    "attacks": {"climb", "geometry", "gradients", "lanes", "losses", "planes", "randomness", "step_rules"},
+    "attacks": {
+        "acceleration",
+        "climb",
+        "folding",
+        "geometry",
+        "gradients",
+        "lanes",
+        "losses",
+        "planes",
+        "randomness",
+        "sampling",
+        "step_rules",
+        "transfer",
+    },
     "augmentations": set(),
     "defences": {"defended"},
     "models": {"build", "checkpoint", "costs", "latent", "serving"},

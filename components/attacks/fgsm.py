@@ -1,9 +1,9 @@
-"""Fast gradient sign method: one step to the surface of the ball."""
+"""Fast gradient sign method: one step along the gradient, as far as ball and box allow."""
 
 import torch
 from torch import Tensor
 
-from components.attacks.geometry import perturbed, project, radius, steepest_step
+from components.attacks.geometry import perturbed, radius, steepest_perturbation
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import choose_loss
 from components.tensors import Classifier, Images, Labels
@@ -20,10 +20,11 @@ def fgsm(
     loss: str = "logit_odds",
     seed: int | Tensor = 0,  # noqa: ARG001  every attack takes one; this one draws nothing
 ) -> Images:
-    """Take one steepest step of length epsilon from the clean images.
+    """Take the one step inside ball and box that climbs furthest along the gradient.
 
-    Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572, section 4. Differs from the paper:
-    climbs the logit odds, whose gradient has the same signs but does not underflow.
+    Goodfellow et al., 2015, https://arxiv.org/abs/1412.6572, section 4, for any norm. Differs from
+    the paper: the step knows the box, which for linf amounts to clipping; and it climbs the logit
+    odds, whose gradient has the same signs as the cross-entropy's but does not underflow.
 
     Args:
         model: attacked in evaluation mode and left as it was.
@@ -46,5 +47,4 @@ def fgsm(
         return images.clone()
     with untouched(model):
         _, gradient, _ = input_gradient(model, images, lambda logits: climbed(logits, labels))
-    step = steepest_step(gradient, images, budget, norm)
-    return perturbed(images, project(step, images, budget, norm))
+    return perturbed(images, steepest_perturbation(gradient, images, budget, norm))

@@ -35,7 +35,12 @@ def untouched(model: Classifier) -> Iterator[None]:
 
 
 def input_gradient(
-    model: Classifier, images: Images, loss: Callable[[Logits], PerSample], *, draws: int = 1
+    model: Classifier,
+    images: Images,
+    loss: Callable[[Logits], PerSample],
+    *,
+    draws: int = 1,
+    raw: bool = False,
 ) -> tuple[PerSample, Images, Logits]:
     """Give losses, their gradient at each image, and the logits, from one forward and backward.
 
@@ -48,6 +53,7 @@ def input_gradient(
         draws: forward passes whose losses, gradients and logits are averaged, for models that draw
             at random (expectation over transformation: Athalye et al., 2018,
             https://arxiv.org/abs/1707.07397).
+        raw: leave gradients that are no numbers as they are; attacks take them for zero.
 
     Raises:
         ValueError: no gradient reaches the pixels.
@@ -56,6 +62,8 @@ def input_gradient(
     for _ in range(draws - 1):
         more = _one_gradient(model, images, loss)
         losses, gradient, logits = losses + more[0], gradient + more[1], logits + more[2]
+    if not raw:
+        gradient = gradient.nan_to_num_(nan=0.0)
     if draws == 1:
         return losses, gradient, logits
     return losses / draws, gradient / draws, logits / draws

@@ -14,7 +14,7 @@ _TINY = 1e-12  # of the published code: keeps equal logits from dividing by zero
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerSample:
     """Give ``log sum_j exp z_j - z_y``; for parity, since its gradient vanishes on sure models."""
-    return functional.cross_entropy(logits.float(), labels, reduction="none")
+    return functional.cross_entropy(_checked(logits, labels), labels, reduction="none")
 
 
 def logit_odds(logits: Logits, labels: Labels) -> PerSample:
@@ -46,14 +46,15 @@ def difference_of_logits_ratio(logits: Logits, labels: Labels) -> PerSample:
     """
     if logits.shape[1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, the model tells {logits.shape[1]} apart")
-    top = logits.float().topk(3, dim=1).values
+    logits = _checked(logits, labels)
+    top = logits.topk(3, dim=1).values
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + _TINY)
 
 
 def targeted_margin(logits: Logits, labels: Labels, targets: Labels) -> PerSample:
     """Give ``z_t - z_y``."""
-    logits = logits.float()
-    return (_at(logits, targets) - _at(logits, labels)).squeeze(1)
+    logits = _checked(_checked(logits, labels), targets)
+    return (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
 
 def targeted_difference_of_logits_ratio(
@@ -77,15 +78,30 @@ def targeted_difference_of_logits_ratio(
 
 def targeted_cross_entropy(logits: Logits, labels: Labels, targets: Labels) -> PerSample:  # noqa: ARG001
     """Give ``log p_t``; the true class only counts as one of the others."""
-    return -functional.cross_entropy(logits.float(), targets, reduction="none")
+    return -functional.cross_entropy(_checked(logits, targets), targets, reduction="none")
 
 
-def _at(logits: Logits, labels: Labels) -> Logits:
-    return logits.gather(1, labels[:, None])
+def _checked(logits: Logits, labels: Labels) -> Logits:
+    """Give the logits in float32, or refuse what no attack can read."""
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            "logits must be of shape (batch, classes) with at least 2 classes, "
+            f"got {tuple(logits.shape)}"
+        )
+    # Elsewhere the question would make every step wait; an accelerator refuses labels by itself.
+    if logits.device.type == "cpu":
+        if bool((labels >= logits.shape[1]).any()):
+            raise ValueError(
+                f"labels must be below the {logits.shape[1]} classes of the model, "
+                f"got {int(labels.max())}"
+            )
+        if not bool(logits.isfinite().all()):
+            raise ValueError("logits must be finite, the model gives some that are not")
+    return logits.float()
 
 
 def _split(logits: Logits, labels: Labels) -> tuple[PerSample, Logits]:
-    logits, column = logits.float(), labels[:, None]
+    logits, column = _checked(logits, labels), labels[:, None]
     # Masked with minus infinity: multiplying with zero would let 0 win over negative logits.
     return logits.gather(1, column).squeeze(1), logits.scatter(1, column, -torch.inf)
 
@@ -105,6 +121,11 @@ TARGETED_LOSSES: dict[str, TargetedLoss] = {
     "dlr": targeted_difference_of_logits_ratio,
     "margin": targeted_margin,
 }
+
+
+def of_logits(loss: AttackLoss, labels: Labels) -> Callable[[Logits], PerSample]:
+    """Settle the labels of a loss; what is left is what `input_gradient` takes."""
+    return lambda logits: loss(logits, labels)
 
 
 def choose_loss(name: str) -> AttackLoss:

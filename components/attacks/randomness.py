@@ -32,9 +32,10 @@ def mix(values: Tensor, key: int) -> Tensor:
     result is the same on every device.
     """
     values = values + (key + 1) * _GOLDEN % 2**63
-    values = (values ^ _shift_right(values, 30)) * _FIRST
-    values = (values ^ _shift_right(values, 27)) * _SECOND
-    return values ^ _shift_right(values, 31)
+    # In place from here on: fresh memory would cost more than the arithmetic.
+    values.bitwise_xor_(_shift_right(values, 30)).mul_(_FIRST)
+    values.bitwise_xor_(_shift_right(values, 27)).mul_(_SECOND)
+    return values.bitwise_xor_(_shift_right(values, 31))
 
 
 def uniform(seeds: Tensor, shape: tuple[int, ...], *, stream: int) -> Tensor:
@@ -63,4 +64,4 @@ def normal(seeds: Tensor, shape: tuple[int, ...], *, stream: int) -> Tensor:
 
 def _shift_right(values: Tensor, bits: int) -> Tensor:
     """Shift without dragging the sign along, which `>>` on signed integers would do."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)
+    return (values >> bits).bitwise_and_((1 << (64 - bits)) - 1)

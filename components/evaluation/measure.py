@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from components.evaluation.outcome import Outcome, Strongest
 from components.evaluation.report import Check, View
 from components.evaluation.state import State
 from components.evaluation.subject import Subject, effort
+from components.progress import Progress
 from components.tensors import Images, Labels, PerSample
 from components.tracking import UNTRACKED, Run
 
@@ -84,13 +86,13 @@ def measure(
     subject = Subject(model, images, labels, settings, surrogates=surrogates, state=state)
     strongest = Strongest(images, subject.clean_shares, subject.clean_margins)
     with run.progress(_planned_work(subject), "attack steps") as progress:
-        # The checks ask a little more, which nobody could plan.
-        subject.advance = lambda work: progress.advance(min(work, progress.total - progress.done))
+        subject.advance = partial(_advance, progress)
         outcomes = tuple(_run_suite(subject, strongest))
         robust, naive = _worst(subject, outcomes), _worst(subject, outcomes, "as_is")
         distances = _measure_distances(subject, strongest)
         curve = _measure_curve(subject, robust, distances)
         checks = diagnose(subject, outcomes, curve=curve, strongest=strongest)
+        progress.advance(progress.total - progress.done)
     return Measurement(
         subject=subject,
         outcomes=outcomes,
@@ -125,21 +127,24 @@ def _views(subject: Subject) -> list[View]:
 def _attacks(subject: Subject, view: View) -> list[Choice]:
     """Give the attacks that make sense through a view.
 
-    The difference of logits ratio needs three classes; with two it gives way to the margin. A
-    model without any gradient is met with attacks that need none.
+    The difference of logits ratio needs three classes, with targets four; with fewer it gives way
+    to the margin. A model without any gradient is met with attacks that need none.
     """
     if view not in ("honest", "as_is"):
         return [_TRANSFERRED]
     attacks = [
-        {**choice, "loss": "margin"}
-        if choice.get("loss") == "dlr" and subject.preflight.num_classes < 3
-        else choice
-        for choice in subject.settings.attacks
+        _with_enough_classes(c, subject.preflight.num_classes) for c in subject.settings.attacks
     ]
     if view == "as_is" and not subject.preflight.differentiable:
         blind = [choice for choice in attacks if choice["name"] in GRADIENT_FREE]
         return blind or [{"name": "square"}]
     return attacks
+
+
+def _with_enough_classes(choice: Choice, num_classes: int) -> Choice:
+    targeted = choice["name"] == "apgd_targeted"
+    ratio = choice.get("loss", "dlr" if targeted else "") == "dlr"
+    return {**choice, "loss": "margin"} if ratio and num_classes < 3 + targeted else choice
 
 
 def _worst(subject: Subject, outcomes: Sequence[Outcome], view: View | None = None) -> PerSample:
@@ -190,6 +195,12 @@ def _measure_curve(
             left = torch.minimum(left, outcome.shares)
         points.append((epsilon, left))
     return tuple(points)
+
+
+def _advance(progress: Progress, work: int) -> None:
+    """Count work up to the plan: the checks ask a little more, which nobody could foresee."""
+    if work := min(work, progress.total - progress.done - 1):
+        progress.advance(work)
 
 
 def _planned_work(subject: Subject) -> int:

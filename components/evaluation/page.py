@@ -137,7 +137,11 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters.update(
-        percent=lambda share: f"{share:.1%}", words=_words, facts=_facts, duration=_duration, view=_view
+        percent=lambda share: f"{share:.1%}",
+        words=_words,
+        facts=_facts,
+        duration=_duration,
+        view=_view,
     )
     return templates
 

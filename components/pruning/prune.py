@@ -20,6 +20,7 @@ from components.defences.defended import honest_view
 from components.models.build import Model
 from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
 from components.models.costs import costs
+from components.models.latent import latent_features, vulnerability
 from components.pruning.compact import compact_model, hold_last_units
 from components.pruning.config import PruningConfig
 from components.pruning.gates import (
@@ -29,7 +30,6 @@ from components.pruning.gates import (
     shared_noise,
     total_kl,
 )
-from components.models.latent import latent_features, vulnerability
 from components.tensors import Images, Labels, best_device
 from components.tracking import UNTRACKED, Run
 

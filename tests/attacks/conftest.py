@@ -1,5 +1,7 @@
 """A small network full of state that an attack might disturb."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,3 +58,52 @@ def one_pixel():
         return model
 
     return build
+
+
+class Sphere(NamedTuple):
+    """A ball of class 1 in class 0, with images inside and outside, far from the walls."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    distances: dict[str, Tensor]
+    """Norm (l2 or linf) to the distance of each image from the surface."""
+
+
+class DistanceClassifier(nn.Module):
+    """Logits 0 and ``r^2 - |x - c|^2``."""
+
+    def __init__(self, radius: float, centre: Tensor) -> None:
+        super().__init__()
+        self.radius, self.centre = radius, centre
+
+    def forward(self, images: Tensor) -> Tensor:
+        inside = self.radius**2 - (images - self.centre).square().flatten(1).sum(1)
+        return torch.stack([torch.zeros_like(inside), inside], 1)
+
+
+@pytest.fixture(scope="session")
+def sphere() -> Sphere:
+    """Twelve images inside and twelve outside, at 0.2 to 1.8 radii from the centre."""
+    generator = torch.Generator().manual_seed(2)
+    centre = 0.45 + 0.1 * torch.rand(1, 3, 4, 4, generator=generator)
+    directions = torch.randn(24, 48, generator=generator)
+    directions /= directions.norm(dim=1, keepdim=True)
+    radius, far = 0.5, 0.5 * torch.cat([torch.linspace(0.2, 0.9, 12), torch.linspace(1.1, 1.8, 12)])
+    offsets = directions * far[:, None]
+    distances = {"l2": (far - radius).abs(), "linf": surface_linf(offsets.double(), radius)}
+    model = DistanceClassifier(radius, centre)
+    images = centre + offsets.view(24, 3, 4, 4)
+    return Sphere(model, images, (far < radius).long(), distances)
+
+
+def surface_linf(offsets: Tensor, radius: float) -> Tensor:
+    """Bisect for the shift of all coordinates that takes each offset to the given length."""
+    outward = offsets.norm(dim=1, keepdim=True) < radius
+    near, beyond = torch.zeros(len(offsets), 1).double(), torch.ones(len(offsets), 1).double()
+    for _ in range(60):
+        shift = (near + beyond) / 2
+        moved = torch.where(outward, offsets.abs() + shift, (offsets.abs() - shift).clamp_min(0))
+        reached = (moved.norm(dim=1, keepdim=True) >= radius) == outward
+        near, beyond = torch.where(reached, near, shift), torch.where(reached, shift, beyond)
+    return beyond.squeeze(1).float()

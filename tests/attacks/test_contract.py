@@ -1,7 +1,11 @@
 """Every entry of ATTACKS keeps to its budget, leaves the model alone and is reproducible."""
 
+import copy
 import inspect
+import math
 from functools import partial
+from types import NoneType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import jaxtyping
 import pytest
@@ -12,29 +16,94 @@ from components.attacks import ATTACKS
 from components.attacks.geometry import NORMS, distance
 from components.choose import choose
 
-EPSILON = {"linf": 8 / 255, "l2": 0.5}
+EPSILON = {"linf": 8 / 255, "l2": 0.5, "l1": 2.0}
+# Options in place of defaults that take too long for a test.
+QUICK: dict[str, dict[str, object]] = {
+    "apgd": {"steps": 10},
+    "apgd_targeted": {"steps": 10},
+    "carlini_wagner": {"steps": 60, "search_steps": 4, "step_size": 0.05, "constant": 1.0},
+    "fmn": {"steps": 30},
+    "mm": {"steps": 10},
+    "fab": {"steps": 5, "targets": 3},
+    "hop_skip_jump": {"steps": 4, "directions": 25},
+    "spsa": {"steps": 10, "samples": 32},
+    "square": {"queries": 100, "rescale_schedule": True},
+}
+# By how much an attack must undercut random noise on the linear problem, if not by 0.2.
+LEAD: dict[str, float] = {"hop_skip_jump": 0.03, "spsa": 0.1, "square": 0.07}
 # Beside its defaults, an attack is tried with these options.
 VARIANTS = {
+    "apgd": [{"keep": "best", "restarts": 2, "steps": 7}, {"draws": 2, "loss": "dlr", "steps": 7}],
+    "apgd_targeted": [{"keep": "best", "steps": 4, "targets": 3}, {"batch_size": 4, "steps": 7}],
+    "bim": [{"keep": "first", "steps": 4}],
+    "carlini_wagner": [{"confidence": 0.1, "abort_early": False, "steps": 25}],
+    "deepfool": [{"candidates": 2, "steps": 5}],
+    "fab": [{"targets": None, "restarts": 2, "steps": 3}, {"batch_size": 9, "steps": 3}],
     "fgsm": [{"loss": "cross_entropy"}],
+    "fmn": [{"draws": 2, "gamma": 0.1, "steps": 10}],
+    "mim": [
+        {"keep": "first"},
+        {"keep": "last", "lookahead": True},
+        {"diversity": 0.7, "draws": 2},
+    ],
     "pgd": [
         {"keep": "first", "restarts": 2},
         {"keep": "last"},
         {"start": "clean", "step_size": 0.05},
     ],
     "random_noise": [{"trials": 1}],
+    "hop_skip_jump": [{"queries": 300}, {"batch_size": 3, "steps": 1}],
+    "spsa": [{"update": "sign", "samples": 6}, {"batch_size": 4, "steps": 2}],
+    "square": [{"parity": True, "queries": 20}, {"batch_size": 3, "queries": 20}],
 }
 CASES = [
     pytest.param({"name": name, **options}, id="-".join(map(str, [name, *options.values()])))
     for name in ATTACKS
     for options in [{}, *VARIANTS.get(name, [])]
 ]
+
+
+def norms_of(name):
+    """Those of the Literal that annotates the attack's norm, or else all."""
+    hint = get_type_hints(ATTACKS[name])["norm"]
+    return get_args(hint) if get_origin(hint) is Literal else NORMS
+
+
+def is_minimum_norm(name):
+    """Whether the attack looks for the nearest adversarial image when it is given no epsilon."""
+    return NoneType in get_args(get_type_hints(ATTACKS[name])["epsilon"])
+
+
+def in_every_norm(cases):
+    return [
+        pytest.param(*case.values, norm, id=f"{case.id}-{norm}")
+        for case in cases
+        for norm in norms_of(case.values[0]["name"])
+    ]
+
+
+NAMES = [pytest.param({"name": name}, id=name) for name in ATTACKS]
 every_attack = pytest.mark.parametrize("choice", CASES)
-every_name = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-every_norm = pytest.mark.parametrize("norm", NORMS)
+every_attack_in_every_norm = pytest.mark.parametrize(("choice", "norm"), in_every_norm(CASES))
+every_name = pytest.mark.parametrize("choice", NAMES)
+every_name_in_every_norm = pytest.mark.parametrize(("choice", "norm"), in_every_norm(NAMES))
+every_minimum_norm = pytest.mark.parametrize(
+    ("choice", "norm"),
+    in_every_norm(case for case in CASES if is_minimum_norm(case.values[0]["name"])),
+)
+
+
+@pytest.fixture
+def batch(network, batch):
+    """The images with labels that the network gets right, so that there is something to attack."""
+    model = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        return batch[0], model(batch[0]).argmax(1)
 
 
 def chosen(choice):
-    return choose(ATTACKS, choice, given=("epsilon", "norm", "seed"))
+    options = {**QUICK.get(choice["name"], {}), **choice}
+    return choose(ATTACKS, options, given=("epsilon", "norm", "seed"))
 
 
 def state(model):
@@ -55,8 +124,7 @@ def same(first, second):
     return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_in_ball_and_box(choice, norm, network, batch):
     images, labels = batch
     before = images.clone()
@@ -70,8 +138,7 @@ def test_in_ball_and_box(choice, norm, network, batch):
     assert not adversarial.requires_grad and adversarial.data_ptr() != images.data_ptr()
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_same_seed_same_images(choice, norm, network, batch):
     attack = partial(chosen(choice), network, *batch, epsilon=EPSILON[norm], norm=norm)
     torch.manual_seed(1)
@@ -112,13 +179,18 @@ def test_model_is_asked_in_evaluation_mode_with_frozen_weights(choice, network, 
     assert not any(any(s["training"].values()) or any(s["trainable"].values()) for s in seen)
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_an_image_is_attacked_alike_in_any_company(choice, norm, lin400):
     if "loss" in inspect.signature(ATTACKS[choice["name"]]).parameters:
         choice = {**choice, "loss": "margin"}  # whose gradient rounds alike in any batch
+    weight, bias = (parameter.detach() for parameter in lin400.model[1].parameters())
+
+    def model(images):
+        """Add every image up alone: a product of matrices rounds by the size of the batch."""
+        return (images.flatten(1)[:, None] * weight).sum(2) + bias
+
     images, labels, seeds = lin400.images[:9], lin400.labels[:9], torch.arange(100, 109)
-    attack = partial(chosen(choice), lin400.model, epsilon=EPSILON[norm], norm=norm)
+    attack = partial(chosen(choice), model, epsilon=EPSILON[norm], norm=norm)
     together = attack(images, labels, seed=seeds)
     shuffled = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     moved = attack(images[shuffled], labels[shuffled], seed=seeds[shuffled])
@@ -127,8 +199,7 @@ def test_an_image_is_attacked_alike_in_any_company(choice, norm, lin400):
     assert torch.allclose(torch.cat(alone), together, atol=1e-6)
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_epsilon_per_image_is_that_number(choice, norm, network, batch):
     attack = partial(chosen(choice), network, *batch, norm=norm)
     number = attack(epsilon=EPSILON[norm])
@@ -137,38 +208,41 @@ def test_epsilon_per_image_is_that_number(choice, norm, network, batch):
     assert torch.equal(attack(epsilon=per_image.view(7, 1, 1, 1)), number)
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_every_image_has_its_own_epsilon(choice, norm, network, batch):
     epsilon = torch.linspace(0, EPSILON[norm], 7)
     adversarial = chosen(choice)(network, *batch, epsilon=epsilon, norm=norm)
     sizes = distance(adversarial - batch[0], norm)
     assert torch.equal(adversarial[0], batch[0][0])
-    assert (sizes <= epsilon * (1 + 1e-5) + 1e-6).all() and (sizes[1:] > 0).all()
+    assert (sizes <= epsilon * (1 + 1e-5) + 1e-6).all()
+    found = sizes[1:] > 0  # a minimum-norm attack leaves an image alone if it finds nothing
+    assert found.any() if is_minimum_norm(choice["name"]) else found.all()
 
 
 @every_attack
 def test_epsilon_per_pixel(choice, network, batch):
     attack = partial(chosen(choice), network, *batch)
-    number = attack(epsilon=0.1)
-    for shape in [(7, 3, 4, 4), (3, 4, 4), (1, 1, 4, 4), (4, 4)]:
-        assert torch.equal(attack(epsilon=torch.full(shape, 0.1)), number)
+    full = torch.full((7, 3, 4, 4), 0.1)
+    for norm in {*norms_of(choice["name"])} - {"linf"}:
+        with pytest.raises(ValueError, match=f"epsilon of shape .* does not fit {norm}"):
+            attack(epsilon=full, norm=norm)
+    if "linf" not in norms_of(choice["name"]):
+        return
+    number = attack(epsilon=0.1, norm="linf")
+    for epsilon in (full, full[0], full[:1, :1], full[0, 0]):
+        assert torch.equal(attack(epsilon=epsilon, norm="linf"), number)
     epsilon = torch.linspace(0, 0.1, 16).view(4, 4)
-    perturbation = attack(epsilon=epsilon) - batch[0]
+    perturbation = attack(epsilon=epsilon, norm="linf") - batch[0]
     assert (perturbation.abs() <= epsilon + 1e-6).all()
     assert not perturbation[..., 0, 0].any()
-    with pytest.raises(ValueError, match=r"epsilon of shape .* does not fit l2"):
-        attack(epsilon=torch.full((7, 3, 4, 4), 0.1), norm="l2")
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_no_budget_no_change(choice, norm, network, batch):
     assert torch.equal(chosen(choice)(network, *batch, epsilon=0, norm=norm), batch[0])
 
 
-@every_norm
-@every_attack
+@every_attack_in_every_norm
 def test_an_empty_batch_stays_empty_and_the_model_unasked(choice, norm, network):
     def fussy(images):
         return network(images.reshape(len(images), -1).reshape(images.shape))
@@ -201,16 +275,40 @@ def test_no_graph_reaches_back_to_the_images(choice, network, batch):
     assert not adversarial.requires_grad and images.grad is None
 
 
-@every_name
-def test_beats_random_noise(attack, lin400):
-    if attack is ATTACKS["random_noise"]:
+@every_minimum_norm
+def test_without_epsilon_every_change_is_a_success(choice, norm, lin400):
+    images, labels = lin400.images[:40], lin400.labels[:40]
+    right = lin400.model(images).argmax(1) == labels
+    adversarial = chosen(choice)(lin400.model, images, labels, epsilon=None, norm=norm)
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    changed = distance(adversarial - images, norm) > 0
+    assert not (changed & ~right).any()
+    assert torch.equal(changed & right, (lin400.model(adversarial).argmax(1) != labels) & right)
+    assert changed.sum() > 0.9 * right.sum()
+
+
+@every_minimum_norm
+def test_epsilon_only_brings_back_what_lies_outside_the_ball(choice, norm, lin400):
+    attack = partial(chosen(choice), lin400.model, lin400.images[:40], lin400.labels[:40])
+    nearest = attack(epsilon=None, norm=norm)
+    epsilon = EPSILON[norm]
+    sizes = distance(nearest - lin400.images[:40], norm)
+    budgeted = attack(epsilon=epsilon, norm=norm)
+    reached = distance(budgeted - lin400.images[:40], norm)
+    assert torch.allclose(reached[sizes > epsilon], torch.tensor(epsilon), rtol=1e-4)
+    inside = sizes <= epsilon
+    assert inside.any() and torch.allclose(budgeted[inside], nearest[inside], atol=1e-6)
+
+
+@every_name_in_every_norm
+def test_beats_random_noise(choice, norm, lin400):
+    if choice["name"] == "random_noise":
         return
-    for norm, epsilon in EPSILON.items():
-        problem = lin400.model, lin400.images, lin400.labels
-        noise = ATTACKS["random_noise"](*problem, epsilon=epsilon, norm=norm)
-        attacked = attack(*problem, epsilon=epsilon, norm=norm)
-        margin = lin400.robust_accuracy(noise) - lin400.robust_accuracy(attacked)
-        assert margin > 0.2
+    noise, attacked = (
+        lin400.robust_accuracy(chosen(tried)(*lin400, epsilon=EPSILON[norm], norm=norm))
+        for tried in ({"name": "random_noise"}, choice)
+    )
+    assert noise - attacked > LEAD.get(choice["name"], 0.2)
 
 
 WRONG_IMAGES = {
@@ -234,47 +332,72 @@ WRONG_LABELS = {
 @every_name
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(("images", "message"), WRONG_IMAGES.values(), ids=WRONG_IMAGES)
-def test_wrong_images(attack, images, message, network, batch):
+def test_wrong_images(choice, images, message, network, batch):
     with pytest.raises(ValueError, match=message):
-        attack(network, images, batch[1], epsilon=0.1)
+        chosen(choice)(network, images, batch[1], epsilon=0.1)
 
 
 @every_name
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(("labels", "message"), WRONG_LABELS.values(), ids=WRONG_LABELS)
-def test_wrong_labels(attack, labels, message, network, batch):
+def test_wrong_labels(choice, labels, message, network, batch):
     with pytest.raises(ValueError, match=message):
-        attack(network, batch[0], labels, epsilon=0.1)
+        chosen(choice)(network, batch[0], labels, epsilon=0.1)
+
+
+WRONG_LOGITS = {
+    "a class too many": (lambda logits: logits[:, :3], "labels must be below the 3 classes"),
+    "not finite": (lambda logits: logits / 0, "logits must be finite"),
+    "one class": (lambda logits: logits[:, :1], r"\(batch, classes\) with at least 2 classes"),
+    "flat": (lambda logits: logits[:, 0], r"\(batch, classes\) with at least 2 classes, got"),
+}
 
 
 @every_name
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epsilon": 8}, r"epsilon must be in \[0, 1\] for linf .*, got 8$"),
-        ({"epsilon": -0.1}, "epsilon must be in"),
-        ({"epsilon": float("nan")}, "epsilon must be in"),
-        ({"epsilon": 128, "norm": "l2"}, r"epsilon must be in \[0, 6.9282\] for l2"),
-        ({"epsilon": torch.tensor([0.1] * 6 + [8.0])}, "epsilon must be in .* got 8$"),
-        ({"epsilon": torch.full((6,), 0.1)}, "does not fit images"),
-        ({"epsilon": torch.full((7, 1, 1, 1, 1), 0.1)}, "does not fit"),
-        ({"epsilon": 0.1, "norm": "l7"}, r"norm must be one of \['linf', 'l2'\], got 'l7'"),
-    ],
-)
-def test_wrong_options(attack, options, message, network, batch):
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(("change", "message"), WRONG_LOGITS.values(), ids=WRONG_LOGITS)
+def test_wrong_logits(choice, change, message, network, batch):
+    network.eval()
     with pytest.raises(ValueError, match=message):
-        attack(network, *batch, **options)
+        chosen(choice)(lambda x: change(network(x)), batch[0], torch.arange(7) % 5, epsilon=0.1)
+
+
+@every_name_in_every_norm
+def test_wrong_epsilon(choice, norm, network, batch):
+    """Eight where 8 / 255 is meant, and whatever else is no radius."""
+    attack = partial(chosen(choice), network, *batch, norm=norm)
+    largest = {"linf": 1, "l2": math.sqrt(48), "l1": 48}[norm]
+    named = rf"epsilon must be in \[0, {largest:g}\] for {norm} .*, got {8 * largest:g}$"
+    per_image = torch.full((7,), 0.1)
+    for epsilon, message in [
+        (8 * largest, named),
+        (-0.1, "epsilon must be in .* got -0.1"),
+        (math.nan, "epsilon must be in .* got nan"),
+        (torch.tensor([0.1] * 6 + [8 * largest]), named),
+        (per_image[:6], "does not fit images"),
+        (per_image.view(7, 1, 1, 1, 1), "does not fit"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            attack(epsilon=epsilon)
 
 
 @every_name
-def test_shapes_are_enforced_under_test(attack, network, batch):
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_norm_it_does_not_know(choice, network, batch):
+    for norm in {*NORMS, "l7"} - {*norms_of(choice["name"])}:
+        with pytest.raises(ValueError, match=f"norm must be .*, got '{norm}'"):
+            chosen(choice)(network, *batch, epsilon=0.1, norm=norm)
+
+
+@every_name
+def test_shapes_are_enforced_under_test(choice, network, batch):
     with pytest.raises(jaxtyping.TypeCheckError, match="labels"):
-        attack(network, batch[0], batch[1][:-1], epsilon=0.1)
+        chosen(choice)(network, batch[0], batch[1][:-1], epsilon=0.1)
 
 
 @every_name
-def test_signature_is_that_of_an_attack(attack):
-    parameters = inspect.signature(attack).parameters
+def test_signature_is_that_of_an_attack(choice):
+    parameters = inspect.signature(ATTACKS[choice["name"]]).parameters
     data = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert data == ["model", "images", "labels"]
     assert {"epsilon", "norm", "seed"} <= parameters.keys()

@@ -28,7 +28,15 @@ def test_published_robust_accuracy(loss, epsilon, robust, lin400):
 
 @pytest.mark.parametrize(
     ("norm", "epsilon", "worst"),
-    [("linf", 0.1, -0.4), ("linf", 0.2, 0.2), ("l2", 0.2, -0.292893), ("l2", 0.4, 0.414214)],
+    [
+        ("linf", 0.1, -0.4),
+        ("linf", 0.2, 0.2),
+        ("l2", 0.2, -0.292893),
+        ("l2", 0.4, 0.414214),
+        ("l1", 0.3, -0.1),
+        ("l1", 0.6, 0.8),
+        ("l1", 1.0, 1.4),
+    ],
 )
 def test_worst_margin_in_reach(norm, epsilon, worst, tiny):
     model, image, label = tiny([0.1, -0.2, 0.0], [0.6, 0.3, 0.5, 0.2])
@@ -50,6 +58,22 @@ def test_l2_step_has_the_full_length_where_the_box_allows(lin400):
     middle = lin400.images * 0.2 + 0.4
     adversarial = fgsm(lin400.model, middle, lin400.labels, epsilon=0.3, norm="l2")
     assert distance(adversarial - middle, "l2").tolist() == pytest.approx([0.3] * 400, rel=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.4), ("l2", 0.7), ("l1", 1.1)])
+def test_it_is_exact_on_a_binary_model_at_the_wall_too(norm, epsilon):
+    """No point of ball and box has a larger margin: two million were tried."""
+    layer = nn.Linear(3, 2)
+    layer.weight.data = torch.tensor([[0.0, 0, 0], [1, -2, 0.5]])
+    model = nn.Sequential(nn.Flatten(), layer)
+    image, label = torch.tensor([0.5, 0.2, 0.9]).view(1, 1, 1, 3), torch.tensor([0])
+    found = margin(model(fgsm(model, image, label, epsilon=epsilon, norm=norm)), label).item()
+    axis = torch.linspace(0, 1, 129)
+    grid = torch.cartesian_prod(axis, axis, axis).view(-1, 1, 1, 3)
+    near = grid[distance(grid - image, norm) <= epsilon]
+    with torch.no_grad():
+        best = margin(model(near), torch.zeros(len(near), dtype=torch.int64)).max().item()
+    assert best <= found + 1e-5 and found <= best + 0.03
 
 
 def test_logit_odds_see_through_a_sure_model(lin400):

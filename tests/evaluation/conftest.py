@@ -9,7 +9,9 @@ from components.evaluation.measure import measure as measure_model
 
 @pytest.fixture(scope="session")
 def settings() -> EvaluationConfig:
-    return EvaluationConfig(epsilon=8 / 255, suite=SUITE, survivors_only=False, batch_size=128)
+    return EvaluationConfig(
+        epsilon=8 / 255, suite=SUITE, survivors_only=False, batch_size=128, precision="float32"
+    )
 
 
 SUITE = (

@@ -10,7 +10,6 @@ from torch import nn
 from components.attacks import ATTACKS
 from components.data.shards import read_index
 from components.defences import DEFENCES
-from components.evaluation.config import EvaluationConfig
 from components.evaluation.diagnostics import judge_trust
 from components.evaluation.evaluate import evaluate, evaluate_robustness
 from components.evaluation.measure import measure as measure_model
@@ -131,15 +130,19 @@ def test_randomised_model_is_judged_on_fresh_draws(lin400, settings):
 
 
 def test_result_does_not_depend_on_batch_size(lin400, settings, measure):
-    small = measure_model(*lin400, replace(settings, batch_size=7))
+    few = lin400.model, lin400.images[:60], lin400.labels[:60]
+    small = measure_model(*few, replace(settings, batch_size=7))
     for one, other in zip(small.outcomes, measure().outcomes, strict=True):
-        assert torch.equal(one.shares, other.shares)
+        assert torch.equal(one.shares, other.shares[:60])
 
 
 def test_bfloat16_search_finds_as_much(lin400, settings, measure):
     fast = measure_model(*lin400, replace(settings, precision="bfloat16"))
-    assert torch.equal(fast.robust, measure().robust)
+    assert mean(fast.robust) == pytest.approx(mean(measure().robust), abs=0.005)
     assert fast.subject.precision == "bfloat16"
+    with torch.no_grad():  # whatever the search believed, the model itself has the last word
+        right = fast.subject.model(fast.strongest.images).argmax(1) == fast.subject.labels
+    assert torch.equal(right & fast.subject.right, fast.robust > 0)
 
 
 def test_global_random_state_is_left_alone(lin400, settings):
@@ -153,7 +156,8 @@ def test_global_random_state_is_left_alone(lin400, settings):
 def test_a_weak_suite_is_not_trusted(lin400, settings, weak):
     measured = measure_model(*lin400, replace(settings, suite=(weak,)))
     assert mean(measured.robust) > EXACT + 0.05
-    assert judge_trust(measured.checks) == "masked"
+    assert judge_trust(measured.checks) != "trusted"
+    assert {check.id: check.verdict for check in measured.checks}["S4"] == "fail"
 
 
 def test_progress_reaches_its_total(lin400, settings):
@@ -293,8 +297,9 @@ def test_model_in_training_mode_gets_the_same_report_and_keeps_its_mode(lin400):
 
 
 def test_two_classes(lin400):
-    model = nn.Sequential(*lin400.model, nn.Linear(4, 2)).eval()
+    model = Answer(lin400.model, lambda logits: logits[:, :2])
     with torch.no_grad():
         labels = model(lin400.images).argmax(1)
     report = evaluate_robustness(model, lin400.images, labels, epsilon=4 / 255, suite=("fast",))
     assert 0 <= report.robust_accuracy.value < report.clean_accuracy.value == 1
+    assert {attack.settings["loss"] for attack in report.attacks} == {"logit_odds", "margin"}
