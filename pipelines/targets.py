@@ -73,6 +73,9 @@ def load_dataset(folder: Path, *, grey: bool, image_size: int, num_images: int) 
 
 
 def _registered(word: str, tracking_uri: str) -> Candidate:
+    store = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith("sqlite:///") and not store.is_file():
+        raise ValueError(f"{word} cannot be fetched: there is no registry {store}")
     os.environ[URI] = tracking_uri
     # Here, because importing mlflow takes seconds.
     from components.registry.models import fetch_checkpoint

@@ -39,9 +39,10 @@ def carlini_wagner(
     """Minimise squared distance plus a constant times what is missing to being misclassified.
 
     Carlini and Wagner, 2017, https://arxiv.org/abs/1608.04644, section V, with their f_6 and their
-    change of variable, which keeps pixels in the box. Differs from the paper: an image whose search
-    stalls goes on to its next constant by itself, whatever the others do; and the perturbation
-    found is shortened as far as it still fools, at the price of eight forward passes.
+    change of variable, which keeps pixels in the box. Differs from the authors' code: an image
+    whose search stalls goes on to its next constant by itself, whatever the others do, and once it
+    fools, its lowest loss since the last look counts; and the perturbation found is shortened as
+    far as it still fools, at the price of eight forward passes.
 
     Args:
         model: attacked in evaluation mode and left as it was.
@@ -131,7 +132,7 @@ class _Search:
         self._constant = torch.full_like(leads, constant)
         self._below, self._above = torch.zeros_like(leads), torch.full_like(leads, torch.inf)
         self._fooled, self._tried = torch.zeros_like(leads, dtype=torch.bool), leads.long() * 0
-        self._loss, self._last_loss = torch.zeros_like(leads), torch.zeros_like(leads)
+        self._loss, self._lowest, self._last_loss = (torch.zeros_like(leads) for _ in range(3))
         self._variable, self._mean, self._square = (torch.zeros_like(images) for _ in range(3))
         self._age = torch.zeros_like(leads)
         # Known to the CPU too, which need not wait for the accelerator before every step.
@@ -145,7 +146,7 @@ class _Search:
         rows = fresh.nonzero().squeeze(1)
         missing = (self._confidence - self._first_leads[rows]).clamp_min(0)
         self._last_loss[rows] = self._constant[rows] * missing
-        self._fooled[rows] = False
+        self._lowest[rows], self._fooled[rows] = torch.inf, False
         weights = (-self._constant[rows] / 2)[:, None, None, None]
         slope = _through_sigmoid(weights * self._first_gradient[rows], self._origin[rows])
         self._mean[rows] = (1 - _DECAYS[0]) * slope
@@ -166,6 +167,7 @@ class _Search:
         self._fooled |= fooled
         missing = (self._confidence - leads).clamp_min(0)
         self._loss = size + self._constant * missing
+        self._lowest = torch.minimum(self._lowest, self._loss)
         weights = torch.where(missing > 0, -self._constant / 2, 0.0)
         slope = torch.addcmul(perturbation, gradient, weights[:, None, None, None])
         slope = _through_sigmoid(slope, points)
@@ -191,8 +193,11 @@ class _Search:
         """
         taken = self._age - 1
         looked = taken % wait == 0
-        ended = (taken >= steps) | (looked & (self._loss > _STALLED * self._last_loss))
-        self._last_loss = torch.where(looked, self._loss, self._last_loss)
+        # Near the boundary the loss swings, and where it happens to be tells little.
+        loss = torch.where(self._fooled, self._lowest, self._loss)
+        ended = (taken >= steps) | (looked & (loss > _STALLED * self._last_loss))
+        self._last_loss = torch.where(looked, loss, self._last_loss)
+        self._lowest.masked_fill_(looked, torch.inf)
         constant = self._constant
         self._above = torch.where(ended & self._fooled, constant, self._above)
         self._below = torch.where(ended & ~self._fooled, constant, self._below)

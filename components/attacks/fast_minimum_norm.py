@@ -21,7 +21,7 @@ from components.tensors import Classifier, Images, Labels, PerSample
 
 _LAST_STEP = 0.01  # of the paper: what is left of the step size in the end
 _LAST_GAMMA = 0.001  # of the paper
-_FLATTEST = 1e-12  # gradient that a lead is divided by
+_FLATTEST = 1e-30  # gradient that anything is divided by
 _SMALLEST = 1e-6  # radius, so that a tie at the clean image does not keep it there
 
 
@@ -43,7 +43,8 @@ def fmn(
 
     One run gives the distance of every image, hence robust accuracy at every radius. Pintor et al.,
     2021, https://arxiv.org/abs/2102.12827, algorithm 1. Differs from the paper: steps are the
-    steepest of the norm and as long as a share of the radius, not a fixed length in L2; gamma
+    steepest of the norm (for linf, shorter in flat pixels) and as long as a share of the radius,
+    not of a fixed length in L2; gamma
     begins at 0.3, not 0.05; and the first estimate of the radius is exceeded by gamma too, or else
     an image comes ever closer to an almost flat boundary and never crosses it.
 
@@ -128,6 +129,11 @@ class _Search:
     def move(self, gradient: Images, share: float) -> None:
         """Take a step as long as a share of the radius, then come back into the ball."""
         ball = self._radius[:, None, None, None]
-        step = steepest_step(gradient, self.points, share * ball, self._norm)
+        if self._norm == "linf":
+            # Signs alone would throw pixels of next to no slope about as far as the others.
+            typical = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(_FLATTEST)
+            step = share * ball * (gradient / typical).clamp(-1, 1)
+        else:
+            step = steepest_step(gradient, self.points, share * ball, self._norm)
         self._perturbation = project(self._perturbation + step, self._images, ball, self._norm)
         self.points = perturbed(self._images, self._perturbation)

@@ -268,7 +268,7 @@ def _all_of(settled: Tensor) -> bool:
 def _sparse_direction(gradient: Images, points: Images, share: float | Tensor) -> Images:
     """Give the signs of the steepest pixels that have room, divided by their number."""
     stuck = torch.where(gradient > 0, points >= 1, points <= 0)
-    slopes = gradient.abs().masked_fill(stuck, 0).flatten(1)
+    slopes = gradient.abs().masked_fill_(stuck, 0).flatten(1)
     size = slopes.shape[1]
     shares = torch.as_tensor(share, dtype=torch.float64).view(-1, 1)
     counts = (shares * size).long().clamp(1, size)
@@ -276,4 +276,4 @@ def _sparse_direction(gradient: Images, points: Images, share: float | Tensor) -
     last = steepest.gather(1, counts.to(slopes.device).expand(len(slopes), 1) - 1)
     chosen = (slopes >= last) & (slopes > 0)
     direction = chosen / chosen.sum(1, keepdim=True).clamp_min(1)
-    return direction.view_as(gradient) * gradient.sign()
+    return direction.view_as(gradient).copysign_(gradient)

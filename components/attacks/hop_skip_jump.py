@@ -55,11 +55,13 @@ def hop_skip_jump(
             adversarial image further away is shrunk onto the ball. None for no limit.
         norm: ``linf`` or ``l2``.
         steps: along the boundary.
-        trials: images of noise among which a misclassified one to start from is looked for.
+        trials: images of noise, every other one black and white, among which a misclassified one
+            to start from is looked for.
         directions: decisions for the first estimate of the boundary's normal; their number grows
             with the square root of the step, in multiples of 25.
         max_directions: no more than these.
-        gamma: width of the directions, times distance / number of pixels.
+        gamma: width of the directions, times distance / number of pixels; some 50 sees past
+            shattered gradients, at the price of a coarser search.
         queries: images of each image that the model sees at most; None for no limit. The defaults
             see about 25 000.
         keep: ``best`` follows every image to the end. ``first`` is done with an image once a point
@@ -158,6 +160,8 @@ class _Walk:
             if not len(wanted):
                 break
             noise = uniform(self._seeds[wanted], tuple(self._images.shape[1:]), stream=trial)
+            if trial % 2:  # corners of the box lead where its inside does not
+                noise = noise.round()
             fooled = self._decide(wanted, noise)
             self._points[wanted[fooled]], found[wanted[fooled]] = noise[fooled], True
             wanted = wanted[~fooled]

@@ -165,6 +165,7 @@ class _Mass:
     def __init__(self, images: Images, budget: Tensor, norm: str, parity: bool) -> None:
         self._images, self._budget, self._norm = images, budget, norm
         self._windows = _Windows(images, parity)
+        self._bumps: dict[tuple[int, int], Tensor] = {}
         self.numbers = 5 + images.shape[1]
 
     def start(self, rows: Tensor, seeds: Tensor) -> Images:
@@ -227,13 +228,17 @@ class _Mass:
 
     def _pairs(self, height: int, width: int) -> Tensor:
         """Give two opposite bumps, side by side and one above the other, of length 1."""
+        if (height, width) in self._bumps:
+            return self._bumps[height, width]
         decay = 2 if self._norm == "l2" else 4  # for l1 few large pixels gain more
         upright, flat = (
             torch.cat([_bump(long // 2, wide, decay), -_bump(long - long // 2, wide, decay)])
             for long, wide in ((height, width), (width, height))
         )
         pairs = torch.stack([flat.T, upright]).to(self._images.device)
-        return pairs / self._length(self._mass(pairs.flatten(1)[None])).view(2, 1, 1)
+        pairs = pairs / self._length(self._mass(pairs.flatten(1)[None])).view(2, 1, 1)
+        self._bumps[height, width] = pairs
+        return pairs
 
 
 def _bump(height: int, width: int, decay: int) -> Tensor:

@@ -134,7 +134,7 @@ def evaluate_candidate(
     samples = make_samples(measured, dataset)
     save_report(report, samples, target)
     write_page(report, samples, choose_examples(measured), target / PAGE)
-    shutil.rmtree(state)
+    shutil.rmtree(state, ignore_errors=True)
     return report
 
 

@@ -156,7 +156,7 @@ def _threat(report: RobustnessReport) -> str:
             "may change every colour value of every pixel by at most "
             f"{report.epsilon * 255:g} of 255 brightness steps"
         )
-    measured = {"l2": "root of the summed squares", "l1": "sum of the changes"}[report.norm]
+    measured = "sum of the changes" if report.norm == "l1" else "root of the summed squares"
     return (
         f"may change all pixels together by a distance of at most {report.epsilon:g} "
         f"({measured}, pixels from 0 to 1)"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ class State:
     """Results of finished pieces of work, a file for each, which appears complete or not at all.
 
     Args:
-        folder: made where it is missing.
+        folder: made with the first result, where it is missing.
         identity: what the evaluation depends on, in JSON's types.
 
     Raises:
@@ -31,13 +30,9 @@ class State:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(identity, sort_keys=True, indent=2)
-        known = folder / _IDENTITY
-        if not known.exists():
-            _write(known, lambda path: path.write_text(text, encoding="utf-8"))
-        elif (old := known.read_text(encoding="utf-8")) != text:
+        self.folder, self._known = folder, folder / _IDENTITY
+        self._text = json.dumps(identity, sort_keys=True, indent=2)
+        if self._known.exists() and (old := self._known.read_text(encoding="utf-8")) != self._text:
             raise OtherEvaluation(
                 f"{folder} holds an unfinished evaluation with another "
                 f"{', '.join(_differences(json.loads(old), identity))}; finish that one, remove "
@@ -54,12 +49,11 @@ class State:
 
     def save(self, key: str, result: Mapping[str, Tensor]) -> None:
         """Keep the result of a piece of work."""
+        if not self._known.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self._known, lambda path: path.write_text(self._text, encoding="utf-8"))
         plain = {name: value.detach().cpu().contiguous() for name, value in result.items()}
         _write(self._path(key), lambda path: save_file(plain, path))
-
-    def remove(self) -> None:
-        """Forget everything: the evaluation is over."""
-        shutil.rmtree(self.folder)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"

@@ -54,7 +54,7 @@ def test_near_the_exact_distance(biases, pixels, norm, exact, tiny):
     model, image, label = tiny(biases, pixels)
     adversarial = hop_skip_jump(model, image, label, epsilon=None, norm=norm, steps=15)
     assert model(adversarial).argmax(1) != label
-    assert exact <= distance(adversarial - image, norm).item() <= 1.03 * exact
+    assert exact <= distance(adversarial - image, norm).item() <= 1.06 * exact
 
 
 @pytest.mark.parametrize(("norm", "median"), [("linf", 1.5), ("l2", 1.2)])
@@ -89,35 +89,40 @@ def test_sees_decisions_only(norm, lin400):
     rows = some(lin400, 6)
 
     def labels_only(images):
-        return torch.nn.functional.one_hot(lin400.model(images).argmax(1), 4).float()
+        logits = lin400.model(images)
+        return (logits == logits.amax(1, keepdim=True)).float()  # with the ties that there are
 
     def shrunk(images):
-        return lin400.model(images).argsort(1).argsort(1) / 7
+        return lin400.model(images) / 2**20
 
-    plain, one_hot, ranks = (
+    plain, one_hot, small = (
         hop_skip_jump(
             model, lin400.images[rows], lin400.labels[rows], epsilon=None, norm=norm, steps=4
         )
         for model in (lin400.model, labels_only, shrunk)
     )
-    assert torch.equal(plain, one_hot) and torch.equal(plain, ranks)
+    assert torch.equal(plain, one_hot) and torch.equal(plain, small)
 
 
 def test_shattered_gradients_do_not_matter(lin400):
+    """They turn round twice in a hundredth; wide directions see the slope behind."""
     rows = some(lin400)
     images, labels = lin400.images[rows], lin400.labels[rows]
 
     def shattered(points):
         return lin400.model(points + 0.02 * torch.sin(200 * math.pi * points))
 
-    smooth, rough = (
-        distance(
-            hop_skip_jump(model, images, labels, epsilon=None, norm="l2", steps=6) - images, "l2"
-        )
-        for model in (lin400.model, shattered)
-    )
-    standing = shattered(images).argmax(1) == labels
-    assert (rough[standing] > 0).all() and rough[standing].median() < 1.5 * smooth.median()
+    with torch.no_grad():
+        standing = shattered(images).argmax(1) == labels
+    sizes = {}
+    for gamma in (1.0, 60.0):
+        options = {"epsilon": None, "norm": "l2", "steps": 6, "gamma": gamma}
+        for model in (lin400.model, shattered):
+            adversarial = hop_skip_jump(model, images, labels, **options)
+            assert (model(adversarial).argmax(1) != labels).all()
+            sizes[model, gamma] = distance(adversarial - images, "l2")[standing].median()
+    assert sizes[shattered, 1.0] < 3 * sizes[lin400.model, 1.0]
+    assert sizes[shattered, 60.0] < 1.2 * sizes[lin400.model, 60.0]
 
 
 def test_a_model_that_never_changes_its_mind_leaves_images_alone(lin400):

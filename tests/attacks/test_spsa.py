@@ -11,9 +11,9 @@ def left(problem, **options):
     return problem.robust_accuracy(spsa(*problem, epsilon=8 / 255, **options))
 
 
-@pytest.mark.parametrize(("update", "most"), [("adam", 0.52), ("sign", 0.62)])
+@pytest.mark.parametrize(("update", "most"), [("adam", 0.56), ("sign", 0.66)])
 def test_nears_the_exact_robust_accuracy(update, most, lin400):
-    few, many = (left(lin400, update=update, steps=n, samples=32) for n in (2, 20))
+    few, many = (left(lin400, update=update, steps=n, samples=64) for n in (2, 20))
     assert 0.44 <= many <= most and many < few - 0.1
 
 

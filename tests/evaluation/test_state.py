@@ -109,7 +109,7 @@ def test_damaged_work_is_done_again(tmp_path):
 
 
 def test_work_of_another_evaluation_is_refused(lin400, tmp_path):
-    State(tmp_path / "state", {"model": "a", "data": "b"})
+    State(tmp_path / "state", {"model": "a", "data": "b"}).save("piece", {"found": torch.ones(1)})
     with pytest.raises(OtherEvaluation, match="an unfinished evaluation with another model;"):
         State(tmp_path / "state", {"model": "c", "data": "b"})
     problem = lin400.model, lin400.images[:8], lin400.labels[:8]

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
+from pipelines.__main__ import app
 
 BARTIZAN = Path(sys.executable).with_name("bartizan")
 MODEL = """
@@ -31,7 +34,7 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("place")
     (root / "code").mkdir()
     (root / "code" / "mine.py").write_text(MODEL)
-    (root / "code" / "helper.py").write_text("NUM_CLASSES = 3\n")
+    (root / "code" / "helper.py").write_text("NUM_CLASSES = 4\n")
     generator = np.random.default_rng(0)
     for name in ("ant", "bee", "cat"):
         (root / "images" / name).mkdir(parents=True)
@@ -96,8 +99,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said_in_one_line(place, words, message):
+def test_what_is_wrong_is_said_in_one_line(place, words, message, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     data = [] if "--data" in words else ["--data", "images"]
-    result = evaluate(place, *words, *data)
-    assert result.returncode == 2
+    result = CliRunner().invoke(app, ["evaluate", *words, *data])
+    assert result.exit_code == 2, result.output
     assert message in result.stderr and result.stderr.count("\n") == 1, result.stderr
