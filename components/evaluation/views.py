@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from components.defences.defended import honest_view, is_randomised
+from components.defences.defended import honest_view, is_defended, is_randomised
 from components.evaluation.preflight import Preflight
 from components.tensors import Classifier, Images, Logits
 
@@ -23,7 +23,7 @@ def honest_classifier(model: nn.Module, found: Preflight, *, draws: int) -> Clas
         found: what preflight found out about it.
         draws: that a randomised model averages.
     """
-    view = honest_view(model, draws=draws)
+    view: Classifier = honest_view(model, draws=draws) if is_defended(model) else model
     if found.probabilities:
         view = _logarithms(view)
     if found.randomised and not is_randomised(model):
