@@ -1,5 +1,7 @@
 """Try the choices of a recipe on a toy image and a toy model, in milliseconds."""
 
+import inspect
+
 import torch
 from torch import nn
 
@@ -15,7 +17,8 @@ from components.objectives import choose_objective
 
 _IMAGES = torch.full((2, 1, 8, 8), 0.5)
 _LABELS = torch.tensor([0, 1])
-_TARGETS = torch.eye(3)[_LABELS]
+_REPETITIONS = ("steps", "queries", "restarts", "search_steps", "trials", "samples")
+_TARGETS = torch.eye(4)[_LABELS]  # as many classes as the most demanding loss needs
 
 
 def try_source(choice: Choice) -> None:
@@ -38,8 +41,12 @@ def try_defence(choice: Choice) -> None:
 
 
 def try_attack(choice: Choice) -> None:
-    """Attack the toy model."""
-    choose(ATTACKS, choice, given=("seed",))(_toy(), _IMAGES, _LABELS, seed=0)
+    """Attack the toy model, with no more than two repetitions of anything."""
+    attack = choose(ATTACKS, choice, given=("seed", "batch_size"))
+    options = inspect.signature(attack).parameters
+    counts = {name: options[name].default for name in _REPETITIONS if name in options}
+    fewer = {name: min(n, 2) for name, n in counts.items() if n is not None}
+    attack(_toy(), _IMAGES, _LABELS, seed=0, **fewer)
 
 
 def try_objective(choice: Choice) -> None:

@@ -24,7 +24,7 @@ GRADIENT_FREE = ("hop_skip_jump", "random_noise", "spsa", "square")
 
 _CURVE_ATTACK: Choice = {"name": "pgd", "steps": 20, "loss": "margin"}
 _CURVE_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the radius that the report is about
-_NEAREST: Choice = {"name": "fmn"}
+_NEAREST: Choice = {"name": "fmn", "steps": 50}
 # Climbed to the end: what fools the other model by much is likelier to fool this one too.
 _TRANSFERRED: Choice = {"name": "apgd", "loss": "margin", "keep": "best"}
 _SUITE_SHARE = 0.75  # of the budget of time; the rest is for the curve and the checks

@@ -68,7 +68,7 @@ def test_words_choices_and_their_options():
             "evaluation.epsilon must be at most 1 for linf and pixels in [0, 1], got 8",
         ),
         ("evaluation.epsilon=NaN", "evaluation.epsilon must be finite"),
-        ("evaluation.norm=l7", "evaluation.norm must be one of linf, l2, got 'l7'"),
+        ("evaluation.norm=l7", "evaluation.norm must be one of linf, l2, l1, got 'l7'"),
         ("stage_one.epochs.more=1", "no options"),
         ("pruning.attack=7", "pruning.attack must be a word with options"),
     ],
@@ -99,6 +99,12 @@ def test_wrong_assignments(assignment, message):
 def test_wrong_choices(assignment, message):
     with pytest.raises(ValueError, match=message):
         check_choices(override(RECIPE, assignment))
+
+
+def test_long_attacks_are_tried_briefly():
+    """At a million million steps this would not come to an end."""
+    long = '[{"name": "pgd", "steps": 1000000000000}, "standard"]'
+    check_choices(override(RECIPE, f"evaluation.suite={long}"))
 
 
 def test_recipe_from_a_file(tmp_path):
