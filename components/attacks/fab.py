@@ -1,6 +1,5 @@
 """Fast adaptive boundary attack: walk along the decision boundary towards the clean image."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from components.attacks.geometry import (
     perturbed,
     radius,
     random_start,
+    whole_box,
 )
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import margin, targeted_margin
@@ -179,9 +179,7 @@ class _Nearest:
 
     def reach(self) -> Tensor:
         """Give the distance within which to look on."""
-        pixels = self._images[0].numel()
-        furthest = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[self._norm]
-        nearest = self.scores.clamp_max(furthest).view(-1, 1, 1, 1)
+        nearest = self.scores.clamp_max(whole_box(self._images, self._norm)).view(-1, 1, 1, 1)
         return nearest if self._budget is None else torch.minimum(nearest, self._budget)
 
     def _inside(self, perturbation: Images, rows: Tensor) -> Tensor:

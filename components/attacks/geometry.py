@@ -158,6 +158,12 @@ def dual_norm(gradient: Images, norm: str) -> PerSample:
     return distance(gradient, {"linf": "l1", "l2": "l2", "l1": "linf"}[norm])
 
 
+def whole_box(images: Images, norm: str) -> float:
+    """Give the radius at which a ball around any image holds every image there is."""
+    pixels = math.prod(images.shape[1:])
+    return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[norm]
+
+
 def radius(epsilon: float | Tensor, images: Images, norm: str) -> Tensor:
     """Turn an epsilon into a tensor that broadcasts to the images.
 
@@ -175,8 +181,7 @@ def radius(epsilon: float | Tensor, images: Images, norm: str) -> Tensor:
     values = torch.as_tensor(epsilon, dtype=images.dtype, device=images.device)
     leading = (None,) * (4 - values.ndim)
     values = values.view(-1, 1, 1, 1) if values.ndim <= 1 else values[leading]
-    dimensions = math.prod(images.shape[1:])
-    largest = {"linf": 1.0, "l2": math.sqrt(dimensions), "l1": float(dimensions)}[norm]
+    largest = whole_box(images, norm)
     allowed = (values >= 0) & (values <= largest)
     if not bool(allowed.all()):
         raise ValueError(

@@ -1,6 +1,5 @@
 """read_loose: images that lie in a folder per class, as they are, without preparing them."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from components.data.batches import Split
 from components.data.prepare import decode
+from components.data.shards import image_id
 from components.data.sources import Record, list_classes, list_images, spread_classes
 
 
@@ -24,7 +24,7 @@ def read_loose(
         num_images: how many to read; 0 reads all.
 
     Returns:
-        The images, with the SHA-256 of their shape and pixels, and the names of the classes.
+        The images, with the ids that shards would give them, and the names of the classes.
 
     Raises:
         ValueError: the folder is not laid out like this, an image is broken, or sizes differ.
@@ -45,7 +45,7 @@ def read_loose(
                 "have them resized to one size"
             )
         pixels.append(image)
-        ids.append(hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest())
+        ids.append(image_id(image))
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
     labels = torch.tensor([classes.index(name) for name, _ in chosen])
     return Split(images, labels, tuple(ids)), classes

@@ -331,9 +331,15 @@ class _SplitWriter:
             self._file.close()
 
 
+def image_id(pixels: NDArray[np.uint8]) -> str:
+    """Name an image of height x width x channels by the SHA-256 of its shape and pixels."""
+    height, width, channels = pixels.shape
+    shape = f"{height}x{width}x{channels}:".encode()
+    return hashlib.sha256(shape + pixels.tobytes()).hexdigest()
+
+
 def _encode(example: Example) -> Row:
     height, width, channels = example.pixels.shape
-    shape = f"{height}x{width}x{channels}:".encode()
     encoded = io.BytesIO()
     image = Image.fromarray(example.pixels.squeeze(2) if channels == 1 else example.pixels)
     image.save(encoded, "PNG")
@@ -342,5 +348,5 @@ def _encode(example: Example) -> Row:
         label=example.label,
         width=width,
         height=height,
-        id=hashlib.sha256(shape + example.pixels.tobytes()).hexdigest(),
+        id=image_id(example.pixels),
     )

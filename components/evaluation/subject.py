@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from components.attacks import ATTACKS
 from components.attacks.acceleration import search_copy, searched
-from components.attacks.geometry import distance
+from components.attacks.geometry import distance, whole_box
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
 from components.attacks.randomness import sample_seeds
@@ -110,8 +110,7 @@ class Subject:
     @property
     def whole_box(self) -> float:
         """Radius at which the ball holds every image there is."""
-        pixels = self.images[0].numel()
-        return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[self.settings.norm]
+        return whole_box(self.images, self.settings.norm)
 
     @torch.no_grad()
     def judge(self, images: Images, labels: Labels) -> tuple[PerSample, PerSample, Labels]:

@@ -27,7 +27,7 @@ def test_pixels_labels_and_hashes(root):
     assert split.labels.tolist() == [0, 1, 0, 0, 1, 0]
     pixels = np.asarray(Image.open(root / "bee" / "0.png"))
     assert torch.equal(split.images[1], torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-    assert split.ids[1] == hashlib.sha256(b"(5, 6, 3)" + pixels.tobytes()).hexdigest()
+    assert split.ids[1] == hashlib.sha256(b"5x6x3:" + pixels.tobytes()).hexdigest()
 
 
 def test_fewer_grey_and_resized(root):
