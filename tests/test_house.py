@@ -46,6 +46,7 @@ SUPPORTING = {
         "planes",
         "randomness",
         "sampling",
+        "shortening",
         "step_rules",
         "transfer",
     },

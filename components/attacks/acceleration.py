@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from components.attacks.folding import fold, last_layer
 from components.attacks.gradients import untouched
 from components.attacks.losses import margin
 from components.attacks.randomness import sample_seeds
+from components.attacks.shortening import shortened
 from components.tensors import Classifier, Images, Labels, Logits
 
 # Largest difference of logits from the model's, in standard deviations of the model's logits.
@@ -115,13 +116,39 @@ def searched(attack: Callable[..., Images], copy: Classifier) -> Callable[..., I
     fooled and the model is not, or where the copy withstood by too little to tell: by less than
     some times its difference from the model on this very image. The others withstood on both.
 
-    It is meant for deterministic models, and for attacks inside a ball. A minimum-norm attack ends
-    on the boundary itself, where every other success would have to be sought again.
+    It is meant for deterministic models, and for attacks inside a ball: for those that look for
+    the nearest adversarial image, see `searched_nearest`.
 
     Args:
         attack: its options may be bound already; tensors with an entry per image must not be.
         copy: in evaluation mode and frozen, as `search_copy` gives it.
     """
+
+    return _held_to_model(attack, copy, partial(_unsettled, copy=copy))
+
+
+def searched_nearest(attack: Callable[..., Images], copy: Classifier) -> Callable[..., Images]:
+    """Give the same minimum-norm attack, which searches on a copy and ends on the model itself.
+
+    The boundary of the model is looked for on the line through the clean image and the one that
+    fools the copy. An image is attacked again, on the model, where there is none nearby, or where
+    the copy could not be fooled.
+
+    Args:
+        attack: its options may be bound already; tensors with an entry per image must not be. No
+            radius may be set.
+        copy: in evaluation mode and frozen, as `search_copy` gives it.
+    """
+
+    return _held_to_model(attack, copy, _shortened)
+
+
+def _held_to_model(
+    attack: Callable[..., Images],
+    copy: Classifier,
+    settle: Callable[[Classifier, Images, Images, Labels], tuple[Images, Tensor]],
+) -> Callable[..., Images]:
+    """Attack the copy, settle the outcome on the model, and attack that where it has to be."""
 
     @wraps(attack)
     @torch.no_grad()
@@ -135,33 +162,43 @@ def searched(attack: Callable[..., Images], copy: Classifier) -> Callable[..., I
     ) -> Images:
         seeds = sample_seeds(seed, len(images), images.device)
         adversarial = attack(copy, images, labels, seed=seeds, **options)
+        again: list[Tensor] = []
         with untouched(model):
-            again = _unsettled(model, copy, adversarial, labels)
-        if len(again):
-            of_these = {name: _rows(option, again, len(images)) for name, option in options.items()}
-            adversarial[again] = attack(
-                model, images[again], labels[again], seed=seeds[again], **of_these
+            for rows in torch.arange(len(images), device=images.device).split(_BATCH_SIZE):
+                if len(rows):  # many models refuse an empty batch
+                    settled, left = settle(model, images[rows], adversarial[rows], labels[rows])
+                    adversarial[rows] = settled
+                    again.append(rows[left])
+        left = torch.cat(again) if again else labels.new_empty(0)
+        if len(left):
+            of_these = {name: _rows(option, left, len(images)) for name, option in options.items()}
+            adversarial[left] = attack(
+                model, images[left], labels[left], seed=seeds[left], **of_these
             )
         return adversarial
 
     return on_the_copy
 
 
-def _unsettled(model: Classifier, copy: Classifier, adversarial: Images, labels: Labels) -> Tensor:
+def _unsettled(
+    model: Classifier, images: Images, adversarial: Images, labels: Labels, *, copy: Classifier
+) -> tuple[Images, Tensor]:
     """Find the images on which the model is right and the copy wrong, or nearly."""
-    unsettled = []
-    for rows in torch.arange(len(adversarial), device=adversarial.device).split(_BATCH_SIZE):
-        if not len(rows):
-            continue
-        logits = model(adversarial[rows])
-        right = margin(logits, labels[rows]) <= 0
-        logits, rows = logits[right], rows[right]
-        if not len(rows):  # many models refuse an empty batch
-            continue
-        claimed = copy(adversarial[rows])
-        slack = _DOUBT * (claimed - logits).abs().amax(1)
-        unsettled.append(rows[margin(claimed, labels[rows]) > -slack])
-    return torch.cat(unsettled) if unsettled else labels.new_empty(0)
+    logits = model(adversarial)
+    rows = (margin(logits, labels) <= 0).nonzero().squeeze(1)
+    if not len(rows):
+        return adversarial, rows
+    claimed = copy(adversarial[rows])
+    slack = _DOUBT * (claimed - logits[rows]).abs().amax(1)
+    return adversarial, rows[margin(claimed, labels[rows]) > -slack]
+
+
+def _shortened(
+    model: Classifier, images: Images, adversarial: Images, labels: Labels
+) -> tuple[Images, Tensor]:
+    """Go to the model's own boundary, and find the images for which there was none."""
+    nearest = shortened(model, images, adversarial, labels)
+    return nearest, (nearest == images).flatten(1).all(1).nonzero().squeeze(1)
 
 
 def _rows(option: Any, rows: Tensor, num_images: int) -> Any:

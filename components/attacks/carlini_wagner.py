@@ -9,6 +9,7 @@ from torch import Tensor
 from components.attacks.geometry import brought_back, radius
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import margin
+from components.attacks.shortening import shortened
 from components.tensors import Classifier, Images, Labels, PerSample
 
 _SQUEEZE = 0.999999  # of the authors' code: keeps pixels off the walls, where no gradient passes
@@ -16,7 +17,6 @@ _DECAYS = 0.9, 0.999  # Adam's
 _TINY = 2.5e-9  # Adam's 1e-8, for a quarter of the gradient
 _STALLED = 0.9999  # of the authors' code: a search must come below this share of its last look
 _SHORTEST_WAIT = 10  # steps between two looks; within fewer, one image's loss just swings
-_BISECTIONS = 8
 
 
 @torch.no_grad()
@@ -39,10 +39,11 @@ def carlini_wagner(
     """Minimise squared distance plus a constant times what is missing to being misclassified.
 
     Carlini and Wagner, 2017, https://arxiv.org/abs/1608.04644, section V, with their f_6 and their
-    change of variable, which keeps pixels in the box. Differs from the authors' code: an image
-    whose search stalls goes on to its next constant by itself, whatever the others do, and once it
-    fools, its lowest loss since the last look counts; and the perturbation found is shortened as
-    far as it still fools, at the price of eight forward passes.
+    change of variable, which keeps pixels in the box. Differs from the authors' code: the next
+    constant goes on from where the last one ended, so that no step is lost; an image whose search
+    stalls goes on to its next constant by itself, whatever the others do, and once it fools, its
+    lowest loss since the last look counts; and the perturbation found is shortened as far as it
+    still fools, at the price of nine forward passes.
 
     Args:
         model: attacked in evaluation mode and left as it was.
@@ -91,7 +92,6 @@ def carlini_wagner(
         )
         rows = (leads <= 0).nonzero().squeeze(1)
         search = _Search(images[rows], leads[rows], gradient[rows], constant, step_size, confidence)
-        search.begin(torch.ones_like(rows, dtype=torch.bool))
         wait = max(_SHORTEST_WAIT, steps // 10) if abort_early else steps
         while len(rows):
             points = search.points()
@@ -104,7 +104,9 @@ def carlini_wagner(
                 adversarial[rows[done]] = search.nearest[done]
                 rows = rows[~done]
                 search.drop(done)
-        adversarial = _shortened(model, images, adversarial, labels, confidence, draws)
+        adversarial = shortened(
+            model, images, adversarial, labels, confidence=confidence, draws=draws
+        )
     return brought_back(adversarial, images, epsilon, norm)
 
 
@@ -125,35 +127,26 @@ class _Search:
         confidence: float,
     ) -> None:
         self._step_size, self._confidence = step_size, confidence
-        self._start = 2 * torch.atanh((2 * images - 1) * _SQUEEZE)
-        self._origin = torch.sigmoid(self._start)
-        self._first_leads, self._first_gradient = leads, gradient
+        start = 2 * torch.atanh((2 * images - 1) * _SQUEEZE)
+        self._origin = torch.sigmoid(start)
         self.nearest, self._size = images.clone(), torch.full_like(leads, torch.inf)
         self._constant = torch.full_like(leads, constant)
         self._below, self._above = torch.zeros_like(leads), torch.full_like(leads, torch.inf)
         self._fooled, self._tried = torch.zeros_like(leads, dtype=torch.bool), leads.long() * 0
-        self._loss, self._lowest, self._last_loss = (torch.zeros_like(leads) for _ in range(3))
-        self._variable, self._mean, self._square = (torch.zeros_like(images) for _ in range(3))
-        self._age = torch.zeros_like(leads)
+        self._lowest = torch.full_like(leads, torch.inf)
+        self._loss = self._last_loss = constant * (confidence - leads).clamp_min(0)
+        # The first step: no perturbation yet, and the gradient at the clean image is known.
+        slope = _through_sigmoid(-constant / 2 * gradient, self._origin)
+        self._mean = (1 - _DECAYS[0]) * slope
+        self._square = (1 - _DECAYS[1]) * slope.square()
+        self._variable = start - 2 * step_size * slope / (slope.abs() + _TINY)
+        self._age = 1
+        self._taken = torch.zeros_like(leads)
         # Known to the CPU too, which need not wait for the accelerator before every step.
-        self._age_here = torch.zeros(len(leads))
+        self._taken_here = torch.zeros(len(leads))
 
     def points(self) -> Images:
         return torch.sigmoid(self._variable)
-
-    def begin(self, fresh: Tensor) -> None:
-        """Start over with a new constant; the first gradient is the same for all constants."""
-        rows = fresh.nonzero().squeeze(1)
-        missing = (self._confidence - self._first_leads[rows]).clamp_min(0)
-        self._last_loss[rows] = self._constant[rows] * missing
-        self._lowest[rows], self._fooled[rows] = torch.inf, False
-        weights = (-self._constant[rows] / 2)[:, None, None, None]
-        slope = _through_sigmoid(weights * self._first_gradient[rows], self._origin[rows])
-        self._mean[rows] = (1 - _DECAYS[0]) * slope
-        self._square[rows] = (1 - _DECAYS[1]) * slope.square()
-        step = 2 * self._step_size * slope / (slope.abs() + _TINY)
-        self._variable[rows] = self._start[rows] - step
-        self._age[rows], self._age_here[rows.cpu()] = 1, 1
 
     def advance(self, points: Images, leads: PerSample, gradient: Images) -> None:
         """Keep points that fool from nearer than before, and take a step of Adam."""
@@ -174,15 +167,15 @@ class _Search:
         self._mean.lerp_(slope, 1 - _DECAYS[0])
         self._square.mul_(_DECAYS[1]).addcmul_(slope, slope, value=1 - _DECAYS[1])
         self._age += 1
-        self._age_here += 1
+        self._taken += 1
+        self._taken_here += 1
         stride = 2 * self._step_size / (1 - _DECAYS[0] ** self._age)
-        scale = (1 - _DECAYS[1] ** self._age).rsqrt()
-        width = self._square.sqrt().mul_(scale[:, None, None, None]).add_(_TINY)
-        self._variable -= torch.div(self._mean, width, out=width).mul_(stride[:, None, None, None])
+        width = self._square.sqrt().mul_((1 - _DECAYS[1] ** self._age) ** -0.5).add_(_TINY)
+        self._variable.addcdiv_(self._mean, width, value=-stride)
 
     def due(self, steps: int, wait: int) -> bool:
         """Say whether any image has come to a look at its loss or to the end of its steps."""
-        taken = self._age_here - 1
+        taken = self._taken_here
         return bool(((taken % wait == 0) | (taken >= steps)).any())
 
     def turn(self, steps: int, wait: int, search_steps: int) -> Tensor:
@@ -191,11 +184,10 @@ class _Search:
         Returns:
             Which images are done with all constants.
         """
-        taken = self._age - 1
-        looked = taken % wait == 0
+        looked = self._taken % wait == 0
         # Near the boundary the loss swings, and where it happens to be tells little.
         loss = torch.where(self._fooled, self._lowest, self._loss)
-        ended = (taken >= steps) | (looked & (loss > _STALLED * self._last_loss))
+        ended = (self._taken >= steps) | (looked & (loss > _STALLED * self._last_loss))
         self._last_loss = torch.where(looked, loss, self._last_loss)
         self._lowest.masked_fill_(looked, torch.inf)
         constant = self._constant
@@ -208,7 +200,11 @@ class _Search:
             last = (self._tried == search_steps - 1) & self._above.isfinite()
             following = torch.where(last, self._above, following)
         self._constant = torch.where(ended, following, constant)
-        self.begin(ended)
+        self._lowest.masked_fill_(ended, torch.inf)
+        self._last_loss.masked_fill_(ended, torch.inf)
+        self._fooled &= ~ended
+        self._taken.masked_fill_(ended, 0)
+        self._taken_here.masked_fill_(ended.cpu(), 0)
         return self._tried >= search_steps
 
     def drop(self, done: Tensor) -> None:
@@ -223,31 +219,3 @@ class _Search:
 def _through_sigmoid(slope: Images, points: Images) -> Images:
     """Turn a gradient at the pixels into that at the variable whose sigmoid they are."""
     return slope * torch.addcmul(points, points, points, value=-1)
-
-
-def _shortened(
-    model: Classifier,
-    images: Images,
-    adversarial: Images,
-    labels: Labels,
-    confidence: float,
-    draws: int,
-) -> Images:
-    """Bisect between each clean image and its adversarial one for the nearest that still fools."""
-    rows = (adversarial != images).flatten(1).any(1).nonzero().squeeze(1)
-    if not len(rows):
-        return adversarial
-    clean, nearest, true = images[rows], adversarial[rows], labels[rows]
-    perturbation = nearest - clean
-    fails = torch.zeros(len(rows), 1, 1, 1, device=images.device)
-    fools = torch.ones_like(fails)
-    for _ in range(_BISECTIONS):
-        middle = (fails + fools) / 2
-        points = torch.addcmul(clean, middle, perturbation).clamp_(0, 1)
-        leads = torch.stack([margin(model(points), true) for _ in range(draws)]).mean(0)
-        fooled = (leads > confidence).view(-1, 1, 1, 1)
-        nearest = torch.where(fooled, points, nearest)
-        fools, fails = torch.where(fooled, middle, fools), torch.where(fooled, fails, middle)
-    result = adversarial.clone()
-    result[rows] = nearest
-    return result

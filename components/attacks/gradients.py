@@ -63,7 +63,7 @@ def input_gradient(
         more = _one_gradient(model, images, loss)
         losses, gradient, logits = losses + more[0], gradient + more[1], logits + more[2]
     if not raw:
-        gradient = gradient.nan_to_num_(nan=0.0)
+        gradient = gradient.nan_to_num(nan=0.0)  # not in place: it may be an expanded view
     if draws == 1:
         return losses, gradient, logits
     return losses / draws, gradient / draws, logits / draws

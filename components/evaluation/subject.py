@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from components.attacks import ATTACKS
-from components.attacks.acceleration import search_copy, searched
+from components.attacks.acceleration import search_copy, searched, searched_nearest
 from components.attacks.geometry import distance, whole_box
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
@@ -246,9 +246,9 @@ class Subject:
         options = {"batch_size": self.settings.batch_size} if whole else {}
         size = len(images) if whole else self.settings.batch_size
         copy = self._copies.get(view)
-        # What ends on the boundary itself, a copy and its model would often see differently.
-        if copy is not None and settings["epsilon"] is not None:
-            craft = searched(craft, Counted(copy, counter))
+        if copy is not None and not settings.get("confidence"):
+            search = searched_nearest if settings["epsilon"] is None else searched
+            craft = search(craft, Counted(copy, counter))
         draws = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng())

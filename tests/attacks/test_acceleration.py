@@ -10,7 +10,16 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from components.attacks.acceleration import bfloat16_pays, search_copy, searched
+from components.attacks.acceleration import (
+    bfloat16_pays,
+    search_copy,
+    searched,
+    searched_nearest,
+)
+from components.attacks.carlini_wagner import carlini_wagner
+from components.attacks.deepfool import deepfool
+from components.attacks.fast_minimum_norm import fmn
+from components.attacks.geometry import distance
 from components.attacks.pgd import pgd
 
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -378,10 +387,43 @@ def test_a_failure_too_close_to_tell_is_attacked_again(claimed, true, attacks, o
     assert len(attack.asked) == attacks
 
 
-def test_an_empty_batch_asks_no_model():
+@pytest.mark.parametrize("search", [searched, searched_nearest])
+def test_an_empty_batch_asks_no_model(search):
     images, labels = torch.empty(0, 3, 4, 4), torch.empty(0, dtype=torch.int64)
-    attack = searched(partial(pgd, epsilon=0.1), pytest.fail)
+    attack = search(partial(pgd, epsilon=0.1), pytest.fail)
     assert attack(pytest.fail, images, labels).shape == images.shape
+
+
+@both_precisions
+@pytest.mark.parametrize("attack", [carlini_wagner, deepfool, fmn])
+def test_the_nearest_images_are_the_model_s_own(attack, precision, lin400):
+    model, images, labels = lin400
+    found = search_copy(model, images[:32], precision=precision)
+    options = {"epsilon": None, "norm": "l2", "steps": 50}
+    if attack is carlini_wagner:
+        options |= {"search_steps": 3, "step_size": 0.05, "constant": 1.0}
+    on_copy = searched_nearest(partial(attack, **options), found)(*lin400, seed=0)
+    on_model = attack(*lin400, **options, seed=0)
+    right = model(images).argmax(1) == labels
+    assert torch.equal(on_copy[~right], images[~right])
+    assert bool((model(on_copy).argmax(1) != labels).all())
+    sizes = [distance(each - images, "l2")[right] for each in (on_copy, on_model)]
+    assert sizes[0].median() < 1.01 * sizes[1].median()
+
+
+def test_what_a_copy_does_not_give_away_is_looked_for_on_the_model(lin400):
+    """The copy says the label whatever it sees, or says it is wrong already."""
+    model, images, labels = lin400
+    on_model = fmn(model, images, labels, epsilon=None, steps=20, seed=0)
+    for sign in (1.0, -1.0):
+        stubborn = partial(_always, logits=sign * functional.one_hot(labels, 4).float())
+        attack = partial(fmn, epsilon=None, steps=20)
+        on_copy = searched_nearest(attack, stubborn)(model, images, labels, seed=0)
+        assert torch.equal(on_copy, on_model)
+
+
+def _always(images, *, logits):
+    return logits + 0 * images.flatten(1).sum(1, keepdim=True)
 
 
 def test_options_can_still_be_read_off():

@@ -268,6 +268,19 @@ def test_logits_of_any_precision(choice, dtype, network, batch):
     assert adversarial.dtype == torch.float32
 
 
+@every_name
+def test_a_model_that_sums_pixels(choice, batch):
+    """Its gradient is one number in memory, which autograd shows at every pixel."""
+
+    def model(pixels):
+        brightness = pixels.flatten(1).mean(1, keepdim=True)
+        return torch.cat([brightness, 1 - brightness, 0 * brightness, brightness - 1], 1)
+
+    labels = model(batch[0]).argmax(1)
+    adversarial = chosen(choice)(model, batch[0], labels, epsilon=0.5)
+    assert not torch.equal(adversarial, batch[0])
+
+
 @every_attack
 def test_no_graph_reaches_back_to_the_images(choice, network, batch):
     images = batch[0].clone().requires_grad_(True)
