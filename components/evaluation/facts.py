@@ -39,7 +39,7 @@ def report_randomness(spread: float, *, randomised: bool, declared: bool) -> Che
 def report_company(leak: float, alone: float | None, *, randomised: bool) -> Check:
     """Say whether images of a batch influence each other."""
     if alone is None and not randomised:
-        more = " The model takes no image alone; attacks may leave just one in a batch."
+        more = " The model takes no image alone; where one is left it comes twice."
     else:
         more = f" Alone instead of in a batch changes {alone or 0.0:.1g}."
     strange = leak > LEAKS or (alone is None or alone > INTERACTS)

@@ -33,6 +33,7 @@ class Preflight:
     Attributes:
         randomised: forward passes of one batch differ.
         separate: images of a batch do not influence each other, and one may come alone.
+        sociable: an image must not come alone.
         probabilities: the model gives probabilities instead of logits.
         differentiable: a gradient reaches the pixels.
         optimises: the model takes gradients itself whenever it classifies.
@@ -44,6 +45,7 @@ class Preflight:
 
     randomised: bool
     separate: bool
+    sociable: bool
     probabilities: bool
     differentiable: bool
     optimises: bool
@@ -72,13 +74,14 @@ def inspect_model(
         drawn = torch.stack([logits, *(_logits(model, probe) for _ in range(_PASSES - 1))])
         randomised = is_randomised(model) or _differs(drawn, true)
         leak = 0.0 if randomised else _leak(model, probe, logits)
-        alone = None if randomised else _distance_alone(model, probe, logits)
+        alone = _distance_alone(model, probe, logits)
         gradient = _gradient(model, probe, true)
         flat = 0.0 if randomised else _flat_share(model, probe, logits)
     probabilities = _are_probabilities(logits)
     return Preflight(
         randomised=randomised,
         separate=not randomised and leak <= LEAKS and alone is not None and alone <= INTERACTS,
+        sociable=alone is None,
         probabilities=probabilities,
         differentiable=gradient is not None,
         optimises=trace.optimises,
@@ -89,7 +92,7 @@ def inspect_model(
             facts.report_randomness(
                 _spread(drawn), randomised=randomised, declared=is_randomised(model)
             ),
-            facts.report_company(leak, alone, randomised=randomised),
+            facts.report_company(leak, None if randomised else alone, randomised=randomised),
             facts.report_probabilities(probabilities),
             facts.report_log_softmax(logits),
             facts.report_path(gradient),

@@ -26,7 +26,7 @@ from components.evaluation.preflight import Preflight, inspect_model
 from components.evaluation.report import View
 from components.evaluation.state import State
 from components.evaluation.suites import at_budget, attack_label
-from components.evaluation.views import Counted, honest_classifier
+from components.evaluation.views import Counted, InCompany, honest_classifier
 from components.tensors import Classifier, Images, Labels, PerSample
 
 _ROUNDING = 1e-5  # of a norm, relative: float32 keeps no more
@@ -87,6 +87,10 @@ class Subject:
             self.views["honest"] = honest
         for name, surrogate in (surrogates or {}).items():
             self.views[f"transfer/{name}"] = surrogate
+        self._answers: Classifier = model
+        if self.preflight.sociable:
+            self.views = {name: InCompany(view) for name, view in self.views.items()}
+            self._answers = self.views["as_is"]
         self._copies = {name: self._copy(view) for name, view in self.views.items()}
         self._seeds = sample_seeds(settings.seed, len(images), images.device)
         self._started, self._work_seconds, self._work_done = time.monotonic(), 0.0, 0
@@ -118,11 +122,11 @@ class Subject:
 
         The draws of a randomised model are its own: an attack has not seen them.
         """
-        votes, margins = [], []
+        votes, margins, size = [], [], self.settings.batch_size
         with torch.random.fork_rng(), untouched(self.model):
             torch.manual_seed(self.settings.seed)
             for _ in range(self.settings.draws if self.randomised else 1):
-                logits = torch.cat([self.model(b) for b in images.split(self.settings.batch_size)])
+                logits = torch.cat([self._answers(b) for b in images.split(size)])
                 if not bool(logits.isfinite().all()):
                     raise ValueError("the model's logits are not finite; it cannot be evaluated")
                 votes.append(logits.argmax(1))

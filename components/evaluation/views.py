@@ -31,6 +31,25 @@ def honest_classifier(model: nn.Module, found: Preflight, *, draws: int) -> Clas
     return view
 
 
+class InCompany(nn.Module):
+    """A model that takes no image alone; a lone one comes twice, and one answer is kept.
+
+    Args:
+        view: answers; becomes part of this if it is a module.
+    """
+
+    def __init__(self, view: Classifier) -> None:
+        super().__init__()
+        self.view = view
+        self.training = getattr(view, "training", False)
+
+    def forward(self, images: Images) -> Logits:
+        """Classify."""
+        if len(images) == 1:
+            return self.view(torch.cat([images, images]))[:1]
+        return self.view(images)
+
+
 class Counted:
     """A classifier that counts what it is asked.
 

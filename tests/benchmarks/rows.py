@@ -181,7 +181,7 @@ def _row(
     return Row(name=name, model=model, ours=ours, peers=theirs, **facts)
 
 
-def _on_copy(attack: Attack, search: Callable[[Attack, nn.Module], Attack] = searched) -> Attack:
+def _on_copy(attack: Attack, search: Callable[[Attack, nn.Module], Attack]) -> Attack:
     """Search on a faster copy of the model, as an evaluation does; making it is timed as well."""
 
     def run(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -192,10 +192,11 @@ def _on_copy(attack: Attack, search: Callable[[Attack, nn.Module], Attack] = sea
 
 
 def _suite(name: str) -> Attack:
-    """Run a suite's attacks, each on the images that are left."""
+    """Run a suite's attacks, each on the images that are left, all on one copy."""
 
     @torch.no_grad()
     def run(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        copy = search_copy(model, images[:_EXAMPLES])
         adversarial = images.clone()
         for choice in SUITES[name]:
             left = (model(adversarial).argmax(1) == labels).nonzero().flatten()
@@ -203,7 +204,8 @@ def _suite(name: str) -> Attack:
                 break
             settings = at_budget(choice, norm="linf", epsilon=EPSILON, num_pixels=images[0].numel())
             attack = partial(ATTACKS[settings.pop("name")], **settings)
-            adversarial[left] = _on_copy(attack)(model, images[left], labels[left])
+            attack = attack if copy is None else searched(attack, copy)
+            adversarial[left] = attack(model, images[left], labels[left])
         return adversarial
 
     return run
