@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from components.config import Choice, Config, OneOf, Range
+from components.config import Choice, Config, OneOf, Range, unknown
 from components.evaluation.suites import attack_label, expand
+
+CORRUPTION_NAMES = (
+    *("fog", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "defocus_blur"),
+    *("motion_blur", "zoom_blur", "frost", "snow", "spatter", "contrast", "brightness"),
+    *("saturate", "compress", "pixelate", "elastic"),
+)
+"""The keys of CORRUPTIONS, which settings must know without loading torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +34,8 @@ class EvaluationConfig(Config):
         precision: in which attacks search; every image found is judged in float32 by the model
             itself. ``auto`` takes bfloat16 where the processor has it.
         thorough: also run the checks that cost as much as attacks.
+        corruptions: operations by name with which the images are also spoiled, at five severities
+            each, or ``all``; no attacks, but what bad weather, lenses and compression do.
         budget_seconds: stop attacking when so much time has passed, and say what was left out;
             0 sets no limit.
         batch_size: images per forward pass.
@@ -42,6 +51,7 @@ class EvaluationConfig(Config):
     view_draws: Annotated[int, Range(at_least=1)] = 8
     precision: Annotated[str, OneOf("auto", "float32", "bfloat16")] = "auto"
     thorough: bool = False
+    corruptions: tuple[str, ...] = ()
     budget_seconds: Annotated[float, Range(at_least=0)] = 0.0
     batch_size: Annotated[int, Range(at_least=1)] = 256
     num_images: Annotated[int, Range(at_least=0)] = 0
@@ -59,6 +69,15 @@ class EvaluationConfig(Config):
         if len(set(names)) < len(names):
             raise ValueError(f"suite must not name two attacks alike, got {names}")
         self._check_threat_models()
+        if "all" in self.corruptions and len(self.corruptions) > 1:
+            raise ValueError(
+                f"corruptions must be all by itself, or names, got {list(self.corruptions)}"
+            )
+        for name in self.spoiled_by:
+            if name not in CORRUPTION_NAMES:
+                raise ValueError(unknown("corruption", name, ("all", *CORRUPTION_NAMES)))
+        if len(set(self.corruptions)) < len(self.corruptions):
+            raise ValueError(f"corruptions must not name one twice, got {list(self.corruptions)}")
         if self.survivors_only and any(word["name"] == "paper" for word in self.suite):
             raise ValueError(
                 "the suite paper gives each attack a column of its own: set survivors_only to false"
@@ -68,6 +87,11 @@ class EvaluationConfig(Config):
     def attacks(self) -> tuple[Choice, ...]:
         """The attacks of the suite, named suites unfolded."""
         return tuple(expand(self.suite))
+
+    @property
+    def spoiled_by(self) -> tuple[str, ...]:
+        """The corruptions by name, ``all`` unfolded."""
+        return CORRUPTION_NAMES if self.corruptions == ("all",) else self.corruptions
 
     def _check_threat_models(self) -> None:
         """Refuse attacks in a smaller ball: what withstands them says nothing about this one."""

@@ -12,11 +12,12 @@ from torch import nn
 
 from components.config import Choice
 from components.data.batches import read_split
-from components.data.shards import read_index
+from components.data.index import read_index
 from components.evaluation.config import EvaluationConfig
+from components.evaluation.corruption import SEVERITIES, measure_corruptions
 from components.evaluation.measure import Measurement, measure
 from components.evaluation.page import write_page
-from components.evaluation.report import PAGE, RobustnessReport, save_report
+from components.evaluation.report import PAGE, CorruptionResult, RobustnessReport, save_report
 from components.evaluation.state import State, hash_model, hash_tensors
 from components.evaluation.summarise import (
     Candidate,
@@ -33,7 +34,7 @@ from components.tracking import UNTRACKED, Run
 
 _STATE = "state"
 # What may change between an evaluation that was killed and the one that goes on with its work.
-_FREE_SETTINGS = ("suite", "survivors_only", "thorough", "budget_seconds")
+_FREE_SETTINGS = ("suite", "survivors_only", "thorough", "corruptions", "budget_seconds")
 
 
 def evaluate_robustness(
@@ -198,7 +199,28 @@ def _evaluate(
         state=state,
         run=run,
     )
-    return measured, make_report(measured, candidate, dataset, time.monotonic() - started)
+    spoiled = _spoil(measured, state, run)
+    seconds = time.monotonic() - started
+    return measured, make_report(measured, candidate, dataset, seconds, corruptions=spoiled)
+
+
+def _spoil(measured: Measurement, state: State | None, run: Run) -> tuple[CorruptionResult, ...]:
+    """Judge the model on spoiled images, where the settings ask for them."""
+    subject = measured.subject
+    operations = subject.settings.spoiled_by
+    if not operations:
+        return ()
+    total = len(operations) * len(SEVERITIES) * len(subject.images)
+    with run.progress(total, "corrupted images") as progress:
+        return measure_corruptions(
+            lambda images, labels: subject.judge(images, labels)[0],
+            subject.images,
+            subject.labels,
+            operations,
+            seed=subject.settings.seed,
+            state=state,
+            advance=progress.advance,
+        )
 
 
 def _identity(

@@ -84,6 +84,21 @@ class AttackResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorruptionResult:
+    """One way to spoil images, which seeks no particular answer.
+
+    Attributes:
+        name: of the operation, such as ``fog``.
+        severity: from 1 to 5.
+        accuracy: share of all images that are classified correctly when spoiled.
+    """
+
+    name: str
+    severity: int
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """One reason to believe or doubt the number.
 
@@ -128,6 +143,7 @@ class RobustnessReport:
         settings: the evaluation's settings.
         versions: of the libraries that took part.
         seconds: wall time.
+        corruptions: every operation at every severity; empty where none was asked for.
     """
 
     title: str
@@ -147,6 +163,20 @@ class RobustnessReport:
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     seconds: float
+    corruptions: tuple[CorruptionResult, ...] = ()
+
+    @property
+    def mean_corruption_accuracy(self) -> Accuracy | None:
+        """The mean over all operations and severities; None where none was measured.
+
+        Its interval is that of as many images as there are, not as there are spoiled ones: the
+        same image spoiled twice is no second witness.
+        """
+        if not self.corruptions:
+            return None
+        accuracies = [result.accuracy for result in self.corruptions]
+        mean = math.fsum(accuracy.value for accuracy in accuracies) / len(accuracies)
+        return Accuracy.of(min(mean, 1.0), accuracies[0].num_images)
 
     def figures(self) -> dict[str, float]:
         """Give what one compares versions by, each figure under a name of its own."""
@@ -158,9 +188,18 @@ class RobustnessReport:
                 f"robust_accuracy.{attack.name}.{attack.view}": attack.robust_accuracy.value
                 for attack in self.attacks
             },
+            **self._corruption_figures(),
             **self.metrics,
             **{name: float(value) for name, value in self.costs.items()},
         }
+
+    def _corruption_figures(self) -> dict[str, float]:
+        mean = self.mean_corruption_accuracy
+        each = {
+            f"corruption_accuracy.{result.name}.{result.severity}": result.accuracy.value
+            for result in self.corruptions
+        }
+        return {"mean_corruption_accuracy": mean.value, **each} if mean else {}
 
     def __str__(self) -> str:
         return (
@@ -208,5 +247,9 @@ def load_report(folder: Path) -> tuple[RobustnessReport, pa.Table]:
         for attack in values["attacks"]
     )
     values["curve"] = tuple((epsilon, Accuracy(**share)) for epsilon, share in values["curve"])
+    values["corruptions"] = tuple(
+        CorruptionResult(**{**result, "accuracy": Accuracy(**result["accuracy"])})
+        for result in values.get("corruptions", ())
+    )
     values["checks"] = tuple(Check(**check) for check in values["checks"])
     return RobustnessReport(**values), samples

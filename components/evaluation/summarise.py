@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
+import PIL
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,12 @@ from components.evaluation.diagnostics import judge_trust
 from components.evaluation.measure import Measurement
 from components.evaluation.metrics import paper_metrics
 from components.evaluation.page import Examples
-from components.evaluation.report import Accuracy, AttackResult, RobustnessReport
+from components.evaluation.report import (
+    Accuracy,
+    AttackResult,
+    CorruptionResult,
+    RobustnessReport,
+)
 from components.evaluation.state import hash_model, hash_tensors
 from components.models.costs import count_flops, count_parameters
 from components.tensors import Images, Labels, PerSample
@@ -59,7 +66,12 @@ class Dataset:
 
 
 def make_report(
-    measured: Measurement, candidate: Candidate, dataset: Dataset, seconds: float
+    measured: Measurement,
+    candidate: Candidate,
+    dataset: Dataset,
+    seconds: float,
+    *,
+    corruptions: tuple[CorruptionResult, ...] = (),
 ) -> RobustnessReport:
     """Put together what `save_report` writes."""
     subject, settings = measured.subject, measured.subject.settings
@@ -81,6 +93,7 @@ def make_report(
         settings=json.loads(settings.to_json()),
         versions={**versions(), "device": str(dataset.images.device), "search": subject.precision},
         seconds=seconds,
+        corruptions=corruptions,
     )
 
 
@@ -178,4 +191,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
     }

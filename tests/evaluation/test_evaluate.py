@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from components.attacks import ATTACKS
-from components.data.shards import read_index
+from components.data.index import read_index
 from components.defences import DEFENCES
 from components.evaluation.diagnostics import judge_trust
 from components.evaluation.evaluate import evaluate, evaluate_robustness
@@ -281,6 +281,20 @@ def test_one_image_and_fewer_images_than_a_batch(lin400):
             lin400.model, lin400.images[:count], lin400.labels[:count], epsilon=1 / 255
         )
         assert report.robust_accuracy.num_images == count
+
+
+@pytest.mark.parametrize("right", [12, 13])
+def test_a_model_that_takes_no_image_alone(right, lin400):
+    """As one that ends in a squeeze; batches of four leave a lone image sooner or later."""
+    alone = Answer(lin400.model, lambda logits: logits.squeeze())
+    problem = lin400.images[:right], lin400.labels[:right]
+    reports = [
+        evaluate_robustness(model, *problem, epsilon=4 / 255, batch_size=4)
+        for model in (lin400.model, alone)
+    ]
+    robust = [report.robust_accuracy.value for report in reports]
+    assert robust[0] == robust[1]
+    assert "it comes twice" in next(c for c in reports[1].checks if c.id == "P3").explanation
 
 
 def test_model_in_training_mode_gets_the_same_report_and_keeps_its_mode(lin400):

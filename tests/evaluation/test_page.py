@@ -16,7 +16,13 @@ import pytest
 from PIL import Image
 
 from components.evaluation.page import Examples, explain_trust, write_page
-from components.evaluation.report import Accuracy, AttackResult, Check, RobustnessReport
+from components.evaluation.report import (
+    Accuracy,
+    AttackResult,
+    Check,
+    CorruptionResult,
+    RobustnessReport,
+)
 
 HOSTILE = """<script>alert("1")</script>&'"""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -316,6 +322,29 @@ def test_curve_of_one_point_and_no_curve(write):
     one = [(0.0, Accuracy.of(0.5, 9))]
     assert len(list(chart(write(report(epsilon=0.0), curve=one)).iter("circle"))) == 1
     assert "<svg" not in write(report(), curve=[])
+
+
+def test_corruptions_are_a_table_of_severities(write):
+    shares = {"shot_noise": (0.8, 0.4), "fog": (0.5, 0.1)}
+    results = tuple(
+        CorruptionResult(name=name, severity=severity, accuracy=Accuracy.of(share, 200))
+        for name, row in shares.items()
+        for severity, share in enumerate(row, start=1)
+    )
+    page = Page(write(report(corruptions=results)))
+    assert "Spoiled by Severity 1 2 Mean" in page.words
+    assert "shot noise 80.0% 40.0% 60.0% fog 50.0% 10.0% 30.0%" in page.words
+    mean = Accuracy.of(0.45, 200)
+    assert (
+        f"45.0% on average (95% interval {mean.low:.1%} to {mean.high:.1%}, n = 200)" in page.words
+    )
+    cells = [attrs for tag, attrs in page.tags if tag == "td" and "style" in attrs]
+    assert [cell["style"] for cell in cells[:3]] == [
+        f"--share: {s}%" for s in ("80.0", "40.0", "60.0")
+    ]
+    low, high = results[0].accuracy.low, results[0].accuracy.high
+    assert cells[0]["title"] == f"95% interval {low:.1%} to {high:.1%}"
+    assert "Spoiled by" not in Page(write(report())).words
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
