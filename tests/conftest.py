@@ -1,12 +1,18 @@
 """Shapes of tensors are enforced, and the linear problem whose robust accuracy is known."""
 
+import importlib.util
 import os
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 # Before torch is loaded: threads that spin while they wait fight with the processes tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several that share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping
 import numpy as np
@@ -75,3 +81,55 @@ def digits_shards(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
     prepare(DataConfig(source={"name": "digits"}, image_size=28), folder)
     return folder
+
+
+class S3Server:
+    """A real server whose data outlive it, at the same address after every start."""
+
+    key, secret = "test:tester", "testing"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, 0
+        self.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("s3_server.py")
+        command = [sys.executable, "-W", "ignore", script, self.folder, str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[S3Server]:
+    """OpenStack Swift with its S3 interface."""
+    if importlib.util.find_spec("swift") is None:
+        pytest.skip("needs a real S3 server: install the package swift")
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch) -> str:
+    """The address of an empty bucket, to which the AWS settings of this test lead."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    from components.storage.bucket import connect
+
+    name = f"test-{uuid.uuid4().hex}"
+    connect().create_bucket(Bucket=name)
+    return f"s3://{name}"
