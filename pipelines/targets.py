@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
+from components.data.index import INDEX
 from components.data.loose import read_loose
-from components.data.shards import INDEX
 from components.evaluation.evaluate import read_candidate, read_dataset
 from components.evaluation.summarise import Candidate, Dataset
 from components.models.checkpoint import WORDS

@@ -1,17 +1,16 @@
 """One split in memory, and batches of it: shuffled for training, in order for measuring."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from components.config import unknown
-from components.data.shards import read_index, read_shards
+from components.data.crops import central_crop
+from components.data.pixels import pixels_of
+from components.data.reading import SplitReader
 from components.tensors import Images, Labels
 
 
@@ -34,7 +33,7 @@ class Split:
 
 
 def read_split(folder: Path, split: str) -> Split:
-    """Decode a split that fits into memory.
+    """Decode a split that fits into memory; of images that are larger than others, the middle.
 
     Args:
         folder: of shards.
@@ -44,18 +43,24 @@ def read_split(folder: Path, split: str) -> Split:
         DamagedShard: size or hash of a shard disagree with the index.
         ValueError: the folder has no usable index, or the split is unknown.
     """
-    index = read_index(folder)
-    if split not in index.splits:
-        raise ValueError(unknown("split", split, index.splits))
-    channels, height, width = index.image_shape
-    num_images = index.splits[split].num_images
+    reader = SplitReader(folder, split)
+    channels, height, width = reader.index.image_shape
+    num_images = reader.index.splits[split].num_images
     images = np.empty((num_images, height, width, channels), np.uint8)
-    labels, ids = np.empty(num_images, np.int64), []
-    for position, row in enumerate(read_shards(folder, split)):
-        pixels = np.asarray(Image.open(io.BytesIO(row.image)))
-        images[position] = pixels.reshape(height, width, channels)
-        labels[position] = row.label
-        ids.append(row.id)
+    labels = np.empty(num_images, np.int64)
+    ids: list[str] = []
+    for group in reader.groups:
+        for row in reader.read(group).to_pylist():
+            pixels = pixels_of(
+                row["image"],
+                encoding=reader.index.encoding,
+                height=row["height"],
+                width=row["width"],
+                channels=channels,
+            )
+            images[len(ids)] = central_crop(pixels, height, width)
+            labels[len(ids)] = row["label"]
+            ids.append(row["id"])
     channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return Split(channels_first, torch.from_numpy(labels), tuple(ids))
 

@@ -13,14 +13,14 @@ def prepare_data(step: str, config: str, data: Output[Dataset]) -> None:
     Args:
         step: name of the step in the run graph.
         config: a DataConfig as JSON text.
-        data: receives the shards.
+        data: receives the shards, or their index if the settings keep them elsewhere.
     """
     from pathlib import Path
 
     from components import tracking
     from components.data.config import DataConfig
+    from components.data.index import read_index
     from components.data.prepare import prepare
-    from components.data.shards import read_index
 
     settings = DataConfig.from_json(config)
     with tracking.step_run(step, "data", settings) as run:

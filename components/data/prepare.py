@@ -1,63 +1,117 @@
-"""Source -> splits -> resized images -> shards, once, deterministically."""
+"""Source -> splits -> resized images -> shards, once, deterministically, in bounded memory."""
 
-import io
-import random
-from collections import Counter
-from collections.abc import Iterator
+import os
+import tempfile
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TypeVar
 
 from components.choose import choose
+from components.data.card import write_card
 from components.data.config import DataConfig
-from components.data.shards import Example, write_shards
-from components.data.sources import SOURCES, Published, Record, Source
+from components.data.decode import Broken, Shaping, decode
+from components.data.index import Index
+from components.data.ledger import Ledger, Planned
+from components.data.placing import CARD, QUARANTINE, Place
+from components.data.shards import Encoded, Example, Summary, encode, write_encoded
+from components.data.sources import SOURCES, Source
+from components.storage import MissingFile
 from components.tracking import UNTRACKED, Run
 
-_READABLE_MODES = ("1", "L", "P", "RGB")
+_LARGEST_RAW = 64  # pixels a side, up to which decoding costs more than reading
+_BLOCK = 16  # images that a thread takes at once
+_SHOWN = 3  # broken images that an error names
 
-# What Pillow raises on damaged files, next to its own errors, which are OSErrors.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def prepare(settings: DataConfig, target: Path, run: Run = UNTRACKED) -> dict[str, float]:
     """Prepare a data set: the same source and settings give the same shards, byte by byte.
 
+    What cannot be used is listed in ``quarantine.jsonl``, a line per image with its reason. So are
+    repeated pixels: each image counts once, and none is both trained and tested on. If the shards
+    of an unchanged source are there already, no image is read.
+
     Args:
         settings: the source and what becomes of it.
-        target: receives the shards.
+        target: receives the shards, or, if `settings` keep them elsewhere, their index; beside it
+            the list of what was put aside, and a page for people.
         run: gets the progress.
 
     Returns:
-        The number of ``classes`` and the images per split, such as ``train_images``.
+        The number of ``classes``, the images per split, such as ``train_images``, and the
+        ``quarantined_images``.
 
     Raises:
-        ValueError: the source is not laid out as it must be, an image is broken or of another
-            shape than the others, a split would be empty, or the target holds shards already.
+        ValueError: the source is not laid out as it must be, too many images are broken, images
+            differ in shape, a split would be empty, or the target holds shards already.
     """
     source: Source = choose(SOURCES, settings.source)()
-    sizes = Counter((record.split, record.class_name) for record in source.records())
+    place = Place(settings, source, target)
+    if found := place.find():
+        print(f"{run.name}: the source is unchanged, so are the shards in {found[0].location}")
+        return _figures(*found)
+    with tempfile.TemporaryDirectory() as name, Ledger(Path(name), source.classes) as ledger:
+        scratch = Path(name)
+        encoding = _fill(ledger, source, settings, run)
+        _write_quarantine(ledger, scratch / QUARANTINE)
+        place.output.upload(scratch / QUARANTINE, QUARANTINE)
+        _check_broken(ledger, settings.max_broken, target / QUARANTINE)
+        facts = _facts(ledger, _summary(source, settings, encoding), target / QUARANTINE)
+        folder, index = place.shards(facts, settings.shard_images)
+        if index is None:
+            summary = _summary(source, settings, encoding)
+            index = write_encoded(folder, ledger.rows(), summary, settings.shard_images)
+        write_card(scratch / CARD, index, ledger, settings)
+        _check_sum(index, ledger)
+        place.finish(folder, index, ledger.counts().quarantined, scratch)
+        return _figures(index, ledger.counts().quarantined)
+
+
+def _fill(ledger: Ledger, source: Source, settings: DataConfig, run: Run) -> str:
+    """Take the source's images into the ledger; give the encoding they have there."""
+    sizes = ledger.list_records(source.records())
     cuts = _validation_cuts(source, sizes, settings.validation_share)
-    labels = {name: label for label, name in enumerate(source.classes)}
-    with run.progress(sizes.total(), "images") as progress:
+    ledger.cut_validation(sizes, cuts, settings.seed, mixed=source.mixed)
+    training, testing = _shapings(settings, grey=source.grey)
+    encoding = _encoding(settings, source, ledger, testing)
 
-        def examples() -> Iterator[Example]:
-            for split, record in _with_validation(source, sizes, cuts, settings.seed):
-                pixels = decode(record, grey=source.grey, image_size=settings.image_size)
-                yield Example(split, labels[record.class_name], pixels, record.origin)
-                progress.advance()
+    def work(block: list[Planned]) -> list[Encoded | Broken]:
+        return [encoded(planned) for planned in block]
 
-        index = write_shards(
-            target, examples(), classes=source.classes, shard_images=settings.shard_images
-        )
-    counts = {f"{split}_images": content.num_images for split, content in index.splits.items()}
-    return {"classes": float(len(index.classes)), **{k: float(n) for k, n in counts.items()}}
+    def encoded(planned: Planned) -> Encoded | Broken:
+        try:
+            content = source.read(planned.name)
+            shaping = training if planned.split == "train" else testing
+            pixels, is_own_jpeg = decode(content, shaping)
+        except Broken as broken:
+            return broken
+        except MissingFile:
+            return Broken("is missing")
+        example = Example(planned.split, planned.label, pixels, planned.name)
+        return encode(example, encoding, content if is_own_jpeg else b"")
+
+    with warnings.catch_warnings(), run.progress(sizes.total(), "images") as progress:
+        # Remarks on damaged notes in readable files; what makes a file unreadable is an error.
+        warnings.filterwarnings("ignore", module="PIL")
+        for block, results in _in_order(work, _blocks(ledger.planned())):
+            for planned, result in zip(block, results, strict=True):
+                if isinstance(result, Broken):
+                    ledger.put_aside(planned, str(result))
+                else:
+                    ledger.keep(planned.rank, result)
+            progress.advance(len(block))
+    ledger.settle_repeated()
+    return encoding
 
 
 def _validation_cuts(
-    source: Source, sizes: Counter[tuple[Published, str]], share: float
+    source: Source, sizes: Counter[tuple[str, str]], share: float
 ) -> dict[str, int]:
     """Say how many training images of each class validate: the share, rounded half up.
 
@@ -77,42 +131,113 @@ def _validation_cuts(
     return cuts
 
 
-def _with_validation(
-    source: Source, sizes: Counter[tuple[Published, str]], cuts: dict[str, int], seed: int
-) -> Iterator[tuple[str, Record]]:
-    """Send each class's cut from train to validation, chosen at random in a single pass.
-
-    Selection sampling: Knuth, The Art of Computer Programming 2, 3.4.2, algorithm S. Each class
-    draws from its own generator, so that a new class leaves the cuts of the others alone.
-    """
-    draws = {name: random.Random(f"{seed} {name}") for name in source.classes}
-    left = {name: sizes["train", name] for name in source.classes}
-    wanted = dict(cuts)
-    for record in source.records():
-        name = record.class_name
-        if record.split == "test":
-            yield "test", record
-            continue
-        chosen = draws[name].random() * left[name] < wanted[name]
-        left[name] -= 1
-        wanted[name] -= chosen
-        yield "validation" if chosen else "train", record
+def _shorter_side(settings: DataConfig) -> int:
+    if settings.resize != "crop":
+        return 0
+    return settings.shorter_side or round(settings.image_size * 8 / 7)
 
 
-def decode(record: Record, *, grey: bool, image_size: int) -> NDArray[np.uint8]:
-    """Read an image as height x width x channels, at its prepared size."""
-    try:
-        image: Image.Image = Image.open(io.BytesIO(record.read()), formats=("PNG", "JPEG"))
-        image.load()
-    except _BROKEN as error:
-        raise ValueError(f"{record.origin} is no readable image: {error}") from error
-    if image.mode not in _READABLE_MODES or "transparency" in image.info:
-        raise ValueError(
-            f"{record.origin} must be 8-bit grey or colour without transparency, "
-            f"has Pillow's mode {image.mode}"
+def _shapings(settings: DataConfig, *, grey: bool) -> tuple[Shaping, Shaping]:
+    """Say what becomes of training images, and of all others."""
+    shapings = (
+        Shaping(
+            grey=grey,
+            image_size=settings.image_size,
+            shorter_side=_shorter_side(settings),
+            cut=cut,
+            min_side=settings.min_side,
         )
-    image = image.convert("L" if grey else "RGB")
-    if image_size:
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels.reshape(*pixels.shape[:2], -1)
+        for cut in (not settings.keep_larger, True)
+    )
+    training, testing = shapings
+    return training, testing
+
+
+def _encoding(settings: DataConfig, source: Source, ledger: Ledger, shaping: Shaping) -> str:
+    """Settle ``auto`` by the size of the images, which is that of the first readable one."""
+    if settings.encoding != "auto":
+        return settings.encoding
+    side = _shorter_side(settings) if settings.keep_larger else settings.image_size
+    if not side:
+        for planned in ledger.planned():
+            try:
+                side = max(decode(source.read(planned.name), shaping).pixels.shape[:2])
+                break
+            except (Broken, MissingFile):
+                continue
+    return "raw" if side <= _LARGEST_RAW else "jpeg"
+
+
+def _blocks(planned: Iterator[Planned]) -> Iterator[list[Planned]]:
+    while block := list(islice(planned, _BLOCK)):
+        yield block
+
+
+def _in_order(
+    work: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Work on items in threads, a few ahead, and give the results in the order of the items."""
+    threads = 2 * (os.cpu_count() or 1)
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > 2 * threads:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        for done, result in waiting:
+            yield done, result.result()
+
+
+def _write_quarantine(ledger: Ledger, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for image in ledger.quarantined():
+            file.write(image.to_json() + "\n")
+
+
+def _check_broken(ledger: Ledger, max_broken: float, path: Path) -> None:
+    listed, _, broken = ledger.counts()
+    if broken > max_broken * listed:
+        first = islice(ledger.quarantined(only_broken=True), _SHOWN)
+        named = "; ".join(f"{image.name} {image.reason}" for image in first)
+        raise ValueError(
+            f"{broken} of {listed} images are unusable, more than max_broken {max_broken:g}: "
+            f"{named}; all are listed in {path}"
+        )
+
+
+def _summary(source: Source, settings: DataConfig, encoding: str) -> Summary:
+    training_side = _shorter_side(settings) if settings.keep_larger else 0
+    return Summary(source.classes, encoding, training_side)
+
+
+def _facts(ledger: Ledger, summary: Summary, quarantine: Path) -> Index:
+    """Give the index without shards, after making sure that no class and no split became empty."""
+    for row in ledger.rows(with_images=False):
+        summary.add(row)
+    facts = summary.index()
+    why = f"the others are listed in {quarantine}"
+    for name, count in zip(facts.classes, facts.splits["train"].counts, strict=True):
+        if not count:
+            raise ValueError(f"class {name!r} has no training images left; {why}")
+    for split, content in facts.splits.items():
+        if not content.num_images:
+            raise ValueError(f"the {split} split has no images left; {why}")
+    return facts
+
+
+def _check_sum(index: Index, ledger: Ledger) -> None:
+    """Make sure that no image got lost."""
+    listed, quarantined, _ = ledger.counts()
+    written = sum(content.num_images for content in index.splits.values())
+    if written + quarantined != listed:
+        raise RuntimeError(
+            f"of {listed} images {written} were written and {quarantined} put aside; "
+            "this is a mistake in the program"
+        )
+
+
+def _figures(index: Index, quarantined: int) -> dict[str, float]:
+    counts = {f"{split}_images": content.num_images for split, content in index.splits.items()}
+    counts |= {"classes": len(index.classes), "quarantined_images": quarantined}
+    return {name: float(count) for name, count in counts.items()}

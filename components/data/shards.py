@@ -1,13 +1,12 @@
-"""write_shards, read_shards: immutable Parquet files of images, and an index with their hashes."""
+"""write_shards: images into immutable Parquet files, and an index with their hashes."""
 
 import hashlib
 import io
-import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +14,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.config import unknown
-from components.data.statistics import Statistics
+from components.data.index import (
+    INDEX,
+    ROWS_PER_GROUP,
+    SPLITS,
+    Content,
+    DamagedShard,
+    Index,
+    Shard,
+    write_index,
+)
+from components.data.pixels import pixels_of
+from components.data.reading import Row
+from components.data.statistics import Statistics, Sums
+from components.storage import Folder, open_folder
 
-INDEX = "index.json"
-SPLITS = ("train", "validation", "test")
-SCHEMA = 1
-
-_ROWS_PER_GROUP = 256  # a writer holds one row group per split
 _COLUMNS = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),
@@ -32,10 +38,6 @@ _COLUMNS = pa.schema(
         pa.field("id", pa.string(), nullable=False),
     ]
 )
-
-
-class DamagedShard(ValueError):
-    """A shard or an index that is not what was written."""
 
 
 class Example(NamedTuple):
@@ -54,86 +56,82 @@ class Example(NamedTuple):
     origin: str
 
 
-class Row(NamedTuple):
-    """One image in a shard.
+class Encoded(NamedTuple):
+    """An example as its shard holds it, and what the index needs to know of it.
 
     Attributes:
-        image: encoded as PNG.
-        label: position of its class.
-        width: in pixels.
-        height: in pixels.
-        id: SHA-256 of shape and decoded pixels, so it outlives a change of encoder.
+        split: one of SPLITS.
+        origin: what an error calls it.
+        row: of the shard.
+        sums: of its pixels.
     """
 
-    image: bytes
-    label: int
-    width: int
-    height: int
-    id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One file of a split."""
-
-    file: str
     split: str
-    rows: int
-    size_bytes: int
-    sha256: str
+    origin: str
+    row: Row
+    sums: Sums
 
 
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """What a split holds, however it is cut into shards.
+class Summary:
+    """What an index says, gathered from rows as they pass by; it does not look at their bytes.
 
-    Attributes:
-        counts: images per class.
-        sha256: of the ids and labels, in row order.
-    """
-
-    counts: tuple[int, ...]
-    sha256: str
-
-    @property
-    def num_images(self) -> int:
-        """How many images the split has."""
-        return sum(self.counts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """What a folder of shards holds.
-
-    Attributes:
+    Args:
         classes: their names, in the order of the labels.
-        image_shape: channels, height, width.
-        mean: of the training images in [0, 1], per channel.
-        deviation: standard deviation of the training images, per channel.
-        splits: content by name of the split.
-        shards: in reading order.
+        encoding: of the images.
+        training_side: shorter side of training images that keep their shape, or 0.
     """
 
-    classes: tuple[str, ...]
-    image_shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    splits: dict[str, Content]
-    shards: tuple[Shard, ...]
+    def __init__(self, classes: tuple[str, ...], encoding: str, training_side: int = 0) -> None:
+        self.classes, self.encoding, self.training_side = classes, encoding, training_side
+        self._statistics = Statistics()
+        self._counts = {split: [0] * len(classes) for split in SPLITS}
+        self._digests = {split: hashlib.sha256() for split in SPLITS}
 
-    @property
-    def fingerprint(self) -> str:
-        """Content address: the same for the same pixels, labels, classes, splits and order.
+    def add(self, encoded: Encoded) -> None:
+        """Count a row in.
 
-        It knows neither folder nor shard size nor the encoder's version.
+        Raises:
+            ValueError: its shape is not that of the rows before it.
         """
-        facts = asdict(self)
-        del facts["shards"]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        split, row, sums = encoded.split, encoded.row, encoded.sums
+        if split != "train" or not self.training_side:
+            shape = len(sums.values), row.height, row.width
+            self._statistics.check_shape(shape, encoded.origin)
+        if split == "train":
+            self._statistics.add(row.height * row.width, sums)
+        self._counts[split][row.label] += 1
+        self._digests[split].update(f"{row.id} {row.label}\n".encode())
+
+    def index(self, shards: Iterable[Shard] = ()) -> Index:
+        """Give the index of what was counted.
+
+        Raises:
+            ValueError: there was no training image.
+        """
+        return Index(
+            classes=self.classes,
+            mean=self._statistics.mean,
+            deviation=self._statistics.deviation,
+            image_shape=self._statistics.image_shape,
+            splits={
+                split: Content(
+                    counts=tuple(self._counts[split]), sha256=self._digests[split].hexdigest()
+                )
+                for split in SPLITS
+            },
+            shards=tuple(shards),
+            encoding=self.encoding,
+            training_side=self.training_side,
+        )
 
 
 def write_shards(
-    folder: Path, examples: Iterable[Example], *, classes: tuple[str, ...], shard_images: int
+    folder: Path,
+    examples: Iterable[Example],
+    *,
+    classes: tuple[str, ...],
+    shard_images: int,
+    encoding: str = "png",
 ) -> Index:
     """Write examples into shards as they come, and the index last.
 
@@ -144,6 +142,7 @@ def write_shards(
         examples: of any split in any order; the order within a split is kept.
         classes: their names, in the order of the labels.
         shard_images: how many images a shard holds at most.
+        encoding: ``raw`` or ``png``.
 
     Raises:
         ValueError: the folder already holds shards, there is no training image, or the images
@@ -151,146 +150,64 @@ def write_shards(
     """
     if (folder / INDEX).exists():
         raise ValueError(f"{folder} already holds shards, which never change; choose another one")
-    folder.mkdir(parents=True, exist_ok=True)
-    statistics = Statistics()
+    rows = (encode(example, encoding) for example in examples)
+    return write_encoded(open_folder(folder), rows, Summary(classes, encoding), shard_images)
+
+
+def write_encoded(
+    folder: Folder, rows: Iterable[Encoded], summary: Summary, shard_images: int
+) -> Index:
+    """Write rows into shards, each by way of a temporary file, and the index last.
+
+    What an interrupted run has already sent is not sent again.
+
+    Args:
+        folder: that holds no index yet, or one whose shards got lost.
+        rows: of any split in any order; the order within a split is kept.
+        summary: empty; sees every row.
+        shard_images: how many images a shard holds at most.
+    """
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         writers = {
-            split: stack.enter_context(_SplitWriter(folder, split, len(classes), shard_images))
+            split: stack.enter_context(_SplitWriter(folder, scratch, split, shard_images))
             for split in SPLITS
         }
-        for example in examples:
-            statistics.check_shape(example.pixels, example.origin)
-            if example.split == "train":
-                statistics.add(example.pixels)
-            writers[example.split].add(example)
-    index = Index(
-        classes=classes,
-        image_shape=statistics.image_shape,
-        mean=statistics.mean,
-        deviation=statistics.deviation,
-        splits={split: writer.content() for split, writer in writers.items()},
-        shards=tuple(shard for writer in writers.values() for shard in writer.shards),
-    )
-    _write_index(folder, index)
+        for encoded in rows:
+            summary.add(encoded)
+            writers[encoded.split].add(encoded.row)
+        for writer in writers.values():
+            writer.finish()
+    index = summary.index(shard for writer in writers.values() for shard in writer.shards)
+    write_index(folder, index)
     return index
-
-
-def read_shards(folder: Path, split: str) -> Iterator[Row]:
-    """Give the rows of a split in the order in which they were written.
-
-    Raises:
-        DamagedShard: size or hash of a shard disagree with the index.
-        ValueError: the folder has no usable index, or the split is unknown.
-    """
-    index = read_index(folder)
-    if split not in index.splits:
-        raise ValueError(unknown("split", split, index.splits))
-    for shard in index.shards:
-        if shard.split == split:
-            file = pq.ParquetFile(pa.BufferReader(_verified(folder, shard)))
-            for batch in file.iter_batches(batch_size=_ROWS_PER_GROUP):
-                yield from (Row(**row) for row in batch.to_pylist())
-
-
-def read_index(folder: Path) -> Index:
-    """Read what a folder of shards holds.
-
-    Raises:
-        DamagedShard: the index contradicts its own fingerprint or counts.
-        ValueError: there is no index, or it is not one of ours.
-    """
-    path = folder / INDEX
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no prepared data: {INDEX} is missing")
-    try:
-        facts = json.loads(path.read_bytes())
-        schema, fingerprint = facts["schema"], facts["fingerprint"]
-        index = _parse(facts) if schema == SCHEMA else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no index of shards: {error!r}") from error
-    if index is None:
-        raise ValueError(f"{path} has schema {schema!r}, this version reads {SCHEMA}")
-    if index.fingerprint != fingerprint or not _adds_up(index):
-        raise DamagedShard(f"{path} is not what was written; prepare the data again")
-    return index
-
-
-def _write_index(folder: Path, index: Index) -> None:
-    facts = {"schema": SCHEMA, "fingerprint": index.fingerprint, **asdict(index)}
-    unfinished = folder / f"{INDEX}.part"
-    unfinished.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / INDEX)
-
-
-def _parse(facts: dict[str, Any]) -> Index:
-    return Index(
-        classes=tuple(facts["classes"]),
-        image_shape=tuple(facts["image_shape"]),
-        mean=tuple(facts["mean"]),
-        deviation=tuple(facts["deviation"]),
-        splits={
-            split: Content(counts=tuple(content["counts"]), sha256=content["sha256"])
-            for split, content in facts["splits"].items()
-        },
-        shards=tuple(Shard(**shard) for shard in facts["shards"]),
-    )
-
-
-def _adds_up(index: Index) -> bool:
-    """Say whether the shards, which the fingerprint does not cover, hold every image."""
-    for split, content in index.splits.items():
-        rows = [shard.rows for shard in index.shards if shard.split == split]
-        if not all(type(count) is int for count in rows) or sum(rows) != content.num_images:
-            return False
-    # A bare file name: an index must not lead out of its folder.
-    return all(Path(str(shard.file)).name == shard.file for shard in index.shards)
-
-
-def _verified(folder: Path, shard: Shard) -> bytes:
-    path = folder / shard.file
-    if not path.is_file():
-        raise DamagedShard(f"{path} is missing; prepare the data again")
-    data = path.read_bytes()
-    if len(data) != shard.size_bytes:
-        raise DamagedShard(
-            f"{path} has {len(data)} bytes, its index says {shard.size_bytes}; "
-            "prepare the data again"
-        )
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise DamagedShard(f"{path} does not have the hash of its index; prepare the data again")
-    return data
 
 
 class _SplitWriter:
     """Writes one split, shard after shard, a row group at a time."""
 
-    def __init__(self, folder: Path, split: str, num_classes: int, shard_images: int) -> None:
+    def __init__(self, folder: Folder, scratch: Path, split: str, shard_images: int) -> None:
         self.folder, self.split, self.shard_images = folder, split, shard_images
         self.shards: list[Shard] = []
-        self._counts = [0] * num_classes
-        self._digest = hashlib.sha256()
+        self._path = scratch / f"{split}.parquet"
         self._group: list[Row] = []
         self._rows = 0
         self._file: pq.ParquetWriter | None = None
 
-    def add(self, example: Example) -> None:
-        """Encode one example and write it with its row group."""
-        row = _encode(example)
-        self._counts[row.label] += 1
-        self._digest.update(f"{row.id} {row.label}\n".encode())
+    def add(self, row: Row) -> None:
+        """Write a row with its row group."""
         self._group.append(row)
-        if len(self._group) == min(_ROWS_PER_GROUP, self.shard_images - self._rows):
+        if len(self._group) == min(ROWS_PER_GROUP, self.shard_images - self._rows):
             self._write_group()
         if self._rows == self.shard_images:
             self._finish_shard()
 
-    def content(self) -> Content:
-        """Say what was written."""
-        return Content(counts=tuple(self._counts), sha256=self._digest.hexdigest())
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.split}-{len(self.shards):05d}.parquet"
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._group:
+            self._write_group()
+        if self._rows:
+            self._finish_shard()
 
     def _write_group(self) -> None:
         if self._file is None:
@@ -308,26 +225,22 @@ class _SplitWriter:
         self._file.close()
         with self._path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self.shards.append(
-            Shard(
-                file=self._path.name,
-                split=self.split,
-                rows=self._rows,
-                size_bytes=self._path.stat().st_size,
-                sha256=digest,
-            )
+        shard = Shard(
+            file=f"{self.split}-{len(self.shards):05d}.parquet",
+            split=self.split,
+            rows=self._rows,
+            size_bytes=self._path.stat().st_size,
+            sha256=digest,
         )
+        self.folder.upload(self._path, shard.file)
+        self.shards.append(shard)
         self._file, self._rows = None, 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._group:
-            self._write_group()
-        if kind is None and self._rows:
-            self._finish_shard()
-        elif self._file is not None:
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
             self._file.close()
 
 
@@ -338,15 +251,35 @@ def image_id(pixels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(shape + pixels.tobytes()).hexdigest()
 
 
-def _encode(example: Example) -> Row:
-    height, width, channels = example.pixels.shape
+def encode(example: Example, encoding: str, own_jpeg: bytes = b"") -> Encoded:
+    """Bring an example into the form of a row.
+
+    Args:
+        example: to encode.
+        encoding: ``raw``, ``png`` or ``jpeg``.
+        own_jpeg: a JPEG of these pixels, which ``jpeg`` keeps if readers find exactly them in it.
+    """
+    height, width = example.pixels.shape[:2]
+    if encoding == "raw":
+        image = example.pixels.tobytes()
+    elif encoding == "jpeg" and own_jpeg and _reads_as(own_jpeg, example.pixels):
+        image = own_jpeg
+    else:
+        image = _png(example.pixels)
+    row = Row(image, example.label, width, height, image_id(example.pixels))
+    return Encoded(example.split, example.origin, row, Sums.of(example.pixels))
+
+
+def _reads_as(jpeg: bytes, pixels: NDArray[np.uint8]) -> bool:
+    height, width, channels = pixels.shape
+    try:
+        found = pixels_of(jpeg, encoding="jpeg", height=height, width=width, channels=channels)
+    except DamagedShard:
+        return False
+    return np.array_equal(found, pixels)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
-    image = Image.fromarray(example.pixels.squeeze(2) if channels == 1 else example.pixels)
-    image.save(encoded, "PNG")
-    return Row(
-        image=encoded.getvalue(),
-        label=example.label,
-        width=width,
-        height=height,
-        id=image_id(example.pixels),
-    )
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
+    return encoded.getvalue()

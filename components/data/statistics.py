@@ -1,9 +1,28 @@
 """Shape, mean and deviation of images that come one at a time, from exact integer sums."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Sums(NamedTuple):
+    """One image in numbers.
+
+    Attributes:
+        values: sum of its values 0..255, per channel.
+        squares: sum of their squares, per channel.
+    """
+
+    values: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> "Sums":
+        """Add up an image of height x width x channels."""
+        flat = pixels.reshape(-1, pixels.shape[2]).astype(np.int64)
+        return cls(tuple(flat.sum(0).tolist()), tuple((flat * flat).sum(0).tolist()))
 
 
 class Statistics:
@@ -18,43 +37,41 @@ class Statistics:
     def __init__(self) -> None:
         self.image_shape: tuple[int, ...] = ()
         self._pixels = 0
-        self._sums: NDArray[np.object_] = np.zeros(0, object)
-        self._squares: NDArray[np.object_] = np.zeros(0, object)
+        # Python's integers, since the squares of a large data set outgrow 64 bits.
+        self._values: list[int] = []
+        self._squares: list[int] = []
 
-    def check_shape(self, pixels: NDArray[np.uint8], origin: str) -> None:
+    def check_shape(self, shape: tuple[int, int, int], origin: str) -> None:
         """Hold an image against those before it.
 
         Args:
-            pixels: height x width x channels.
+            shape: channels, height, width.
             origin: what an error calls the image.
 
         Raises:
             ValueError: its shape is another one.
         """
-        height, width, channels = pixels.shape
         if not self.image_shape:
-            self.image_shape = channels, height, width
-            self._sums = self._squares = np.zeros(channels, object)
-        elif self.image_shape != (channels, height, width):
+            self.image_shape = shape
+        elif self.image_shape != shape:
             raise ValueError(
-                f"{origin} has {channels} channels of {height}x{width} pixels, the images before "
-                f"it {self.image_shape[0]} of {self.image_shape[1]}x{self.image_shape[2]}; "
+                f"{origin} has {shape[0]} channels of {shape[1]}x{shape[2]} pixels, the images "
+                f"before it {self.image_shape[0]} of {self.image_shape[1]}x{self.image_shape[2]}; "
                 "set image_size"
             )
 
-    def add(self, pixels: NDArray[np.uint8]) -> None:
-        """Count an image in that `check_shape` has seen."""
-        flat = pixels.reshape(-1, pixels.shape[2]).astype(np.int64)
-        self._pixels += len(flat)
-        # Python's integers, since the squares of a large data set outgrow 64 bits.
-        self._sums = self._sums + flat.sum(0).astype(object)
-        self._squares = self._squares + (flat * flat).sum(0).astype(object)
+    def add(self, num_pixels: int, sums: Sums) -> None:
+        """Count an image in."""
+        self._pixels += num_pixels
+        zeros = [0] * len(sums.values)
+        self._values = [a + b for a, b in zip(self._values or zeros, sums.values, strict=True)]
+        self._squares = [a + b for a, b in zip(self._squares or zeros, sums.squares, strict=True)]
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean per channel of pixels in [0, 1]."""
         self._check_not_empty()
-        return tuple(total / (255 * self._pixels) for total in self._sums)
+        return tuple(total / (255 * self._pixels) for total in self._values)
 
     @property
     def deviation(self) -> tuple[float, ...]:
@@ -62,7 +79,7 @@ class Statistics:
         self._check_not_empty()
         return tuple(
             math.sqrt(self._pixels * squares - total * total) / (255 * self._pixels)
-            for total, squares in zip(self._sums, self._squares, strict=True)
+            for total, squares in zip(self._values, self._squares, strict=True)
         )
 
     def _check_not_empty(self) -> None:

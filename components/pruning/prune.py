@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from components.attacks import ATTACKS
 from components.choose import choose
 from components.data.batches import Split, in_order, read_split, shuffled
-from components.data.shards import read_index
+from components.data.index import read_index
 from components.defences.defended import honest_view
 from components.models.build import Model
 from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint

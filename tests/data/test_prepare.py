@@ -1,6 +1,4 @@
 import io
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +6,20 @@ import pytest
 from PIL import Image
 
 from components.data.config import DataConfig
+from components.data.index import SPLITS, read_index
 from components.data.prepare import prepare
-from components.data.shards import SPLITS, read_index, read_shards
-from components.data.sources import digits as digits_source
+from components.data.reading import read_shards
+from components.data.sources.digits import digits as digits_source
 
 
 def tiny_settings(root, **changes):
     settings = DataConfig(source={"name": "folder", "root": str(root)}, validation_share=0.25)
     return replace(settings, **changes)
+
+
+def pixels(row):
+    """Give the pixels of a row of small images, which lie there as they are."""
+    return np.frombuffer(row.image, np.uint8).reshape(row.height, row.width, -1)
 
 
 def ids(folder, split):
@@ -33,11 +37,12 @@ def test_digits_in_numbers(digits_shards):
 
 
 def test_digits_are_resized_by_pillow(digits_shards):
-    tested = [record for record in digits_source().records() if record.split == "test"]
+    source = digits_source()
+    tested = [record for record in source.records() if record.split == "test"]
     for record, row in zip(tested, read_shards(digits_shards, "test"), strict=True):
-        original = Image.open(io.BytesIO(record.read()))
+        original = Image.open(io.BytesIO(source.read(record.name)))
         expected = original.resize((28, 28), Image.Resampling.BILINEAR)
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(row.image))), np.asarray(expected))
+        assert np.array_equal(pixels(row)[..., 0], np.asarray(expected))
         assert row.label == int(record.class_name)
 
 
@@ -54,6 +59,7 @@ def test_every_image_arrives_once_in_the_right_split(tiny_root, tmp_path):
         "train_images": 24,
         "validation_images": 8,
         "test_images": 8,
+        "quarantined_images": 0,
     }
     index = read_index(tmp_path / "shards")
     assert index.splits["validation"].counts == (2, 5, 1)
@@ -64,11 +70,7 @@ def test_every_image_arrives_once_in_the_right_split(tiny_root, tmp_path):
             np.asarray(Image.open(path)).tobytes()
             for path in (tiny_root / published).rglob("*.png")
         }
-        arrived = [
-            np.asarray(Image.open(io.BytesIO(row.image))).tobytes()
-            for split in ours
-            for row in read_shards(tmp_path / "shards", split)
-        ]
+        arrived = [row.image for split in ours for row in read_shards(tmp_path / "shards", split)]
         assert set(arrived) == sources and len(arrived) == len(sources)
 
 
@@ -96,7 +98,9 @@ def test_a_new_class_leaves_the_cuts_of_the_others_alone(tiny_root, tmp_path):
     prepare(tiny_settings(tiny_root), tmp_path / "before")
     for split in ("train", "test"):
         (tiny_root / split / "aye").mkdir()
-        Image.new("RGB", (5, 6)).save(tiny_root / split / "aye" / "0.png")
+        Image.new("RGB", (5, 6), (9 * (split == "train"), 0, 0)).save(
+            tiny_root / split / "aye" / "0.png"
+        )
     prepare(tiny_settings(tiny_root), tmp_path / "after")
     assert set(ids(tmp_path / "before", "validation")) == set(ids(tmp_path / "after", "validation"))
 
@@ -129,48 +133,15 @@ def test_images_of_different_sizes_need_an_image_size(tiny_root, tmp_path):
         prepare(tiny_settings(tiny_root), tmp_path / "shards")
 
 
-def png(mode):
-    encoded = io.BytesIO()
-    Image.new(mode, (5, 6)).save(encoded, "PNG")
-    return encoded.getvalue()
-
-
-def oversized():
-    """A PNG whose header promises more pixels than Pillow agrees to decode."""
-    whole = png("L")
-    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + whole[24:29]
-    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is no readable image"),
-        (b"not an image", "is no readable image"),
-        (png("RGB")[:40], "is no readable image"),
-        (oversized(), "is no readable image"),
-        (png("RGBA"), "must be 8-bit grey or colour without transparency, has Pillow's mode RGBA"),
-        (png("I;16"), "must be 8-bit"),
-    ],
-    ids=["empty", "text", "truncated", "oversized", "transparent", "16-bit"],
-)
-def test_broken_images_are_named(tiny_root, tmp_path, content, message):
-    (tiny_root / "train" / "bee" / "007.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"bee/007\.png " + message):
-        prepare(tiny_settings(tiny_root), tmp_path / "shards")
-    with pytest.raises(ValueError, match="holds no prepared data"):
-        read_index(tmp_path / "shards")
-
-
 def test_splits_that_would_be_empty_are_refused(tiny_root, tmp_path):
     with pytest.raises(ValueError, match=r"validation_share 0\.01 leaves no image"):
         prepare(tiny_settings(tiny_root, validation_share=0.01), tmp_path / "shards")
     for path in (tiny_root / "test").rglob("*.png"):
-        path.unlink()
+        path.rename(path.with_suffix(".txt"))
     with pytest.raises(ValueError, match="test split must hold at least one image"):
         prepare(tiny_settings(tiny_root), tmp_path / "shards")
     for path in (tiny_root / "train" / "cat").iterdir():
-        path.unlink()
+        path.rename(path.with_suffix(".txt"))
     with pytest.raises(ValueError, match="class 'cat' has no training images"):
         prepare(tiny_settings(tiny_root), tmp_path / "shards")
 

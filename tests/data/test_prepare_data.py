@@ -4,7 +4,7 @@ from kfp.dsl import Dataset
 
 from components.data.component import prepare_data
 from components.data.config import DataConfig
-from components.data.shards import read_index
+from components.data.index import read_index
 
 
 def test_the_door_fills_its_artifact(tiny_root, tmp_path, monkeypatch):
@@ -17,5 +17,6 @@ def test_the_door_fills_its_artifact(tiny_root, tmp_path, monkeypatch):
         "train_images": 24,
         "validation_images": 8,
         "test_images": 8,
+        "quarantined_images": 0,
         "fingerprint": read_index(Path(data.path)).fingerprint,
     }

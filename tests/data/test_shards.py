@@ -12,15 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.data.shards import (
-    INDEX,
-    SPLITS,
-    DamagedShard,
-    Example,
-    read_index,
-    read_shards,
-    write_shards,
-)
+from components.data.index import INDEX, SPLITS, DamagedShard, read_index
+from components.data.reading import read_shards
+from components.data.shards import Example, write_shards
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -199,7 +193,7 @@ def test_a_foreign_index_is_named(tmp_path, text):
 def test_an_index_of_another_schema_is_refused(shards):
     facts = json.loads((shards / INDEX).read_text())
     (shards / INDEX).write_text(json.dumps({**facts, "schema": 99}))
-    with pytest.raises(ValueError, match="schema 99, this version reads 1"):
+    with pytest.raises(ValueError, match="schema 99, this version reads 2"):
         read_index(shards)
 
 
