@@ -1,4 +1,4 @@
-"""The command line: bartizan list, run, evaluate, compile, report, ui.
+"""The command line: bartizan list, run, evaluate, compile, report, ui, data.
 
 torch, kfp and mlflow take seconds to load, so only the command that needs one imports it.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from pipelines import data_commands
+
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
 
@@ -22,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help loads in half the time
 )
+app.add_typer(data_commands.app, name="data")
 
 _Pipeline = Annotated[str, typer.Argument(help="Which one; 'bartizan list' names them.")]
 _Recipe = Annotated[

@@ -26,7 +26,7 @@ def mixup(
         raise ValueError(f"alpha must be at least 0, got {alpha}")
     if alpha == 0:
         return images, targets
-    weight = _symmetric_beta(alpha, len(images), generator)
+    weight = symmetric_beta(alpha, len(images), generator)
     partner = torch.randperm(len(images), generator=generator, device=generator.device)
     return (
         torch.lerp(images[partner], images, weight.view(-1, 1, 1, 1)),
@@ -34,7 +34,7 @@ def mixup(
     )
 
 
-def _symmetric_beta(alpha: float, count: int, generator: torch.Generator) -> PerSample:
+def symmetric_beta(alpha: float, count: int, generator: torch.Generator) -> PerSample:
     """Draw from Beta(alpha, alpha) without rejection, from two uniform numbers each.
 
     With T = √(2α(U^(−1/α) − 1)) cos 2πV, which has Student's distribution with 2α degrees of

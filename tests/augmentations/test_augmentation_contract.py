@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from components.augmentations import AUGMENTATIONS
+from components.augmentations.operations import OPERATIONS
 from components.choose import choose
 
 # The options at which an entry leaves images and targets as they are.
 ZERO_STRENGTH = {
     "crop_and_flip": {"padding": 0, "flip_probability": 0.0},
+    "cutmix": {"alpha": 0.0},
     "mixup": {"alpha": 0.0},
+    "random_chain": {"probabilities": {}},
+    "random_resize_pad": {"min_size": 1.0},
+    "random_resized_crop": {"smallest_area": 1.0},  # of a square, only all of it has that area
+    **{name: {"probability": 0.0} for name in OPERATIONS},
 }
 SHAPES = [(1, 1, 28, 28), (5, 3, 32, 32), (4, 1, 7, 12), (3, 3, 1, 1), (0, 3, 8, 8)]
 
@@ -52,7 +58,7 @@ def test_targets_stay_probabilities(augment):
 
 
 def test_the_generator_decides_everything(augment):
-    images, targets = batch((16, 3, 9, 9))
+    images, targets = batch((16, 3, 24, 24))
     torch.manual_seed(0)
     first = augment(images, targets, generator=generator(3))
     torch.manual_seed(1)
