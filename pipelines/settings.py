@@ -137,6 +137,8 @@ def _attempts(section: Config) -> Iterator[tuple[str, Callable[[Choice], None], 
             yield "source", trial.try_source, section.source
         case TrainingConfig():
             yield "objective", trial.try_objective, section.objective
+            yield "optimizer", trial.try_optimizer, section.optimizer
+            yield "schedule", trial.try_schedule, section.schedule
             if section.backbone is not None:
                 yield "backbone", trial.try_backbone, section.backbone
             if section.selection is not None:

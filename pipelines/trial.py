@@ -14,6 +14,8 @@ from components.defences import DEFENCES
 from components.defences.defended import honest_view
 from components.models import BACKBONES
 from components.objectives import choose_objective
+from components.training.optimizers import OPTIMIZERS
+from components.training.schedules import SCHEDULES, Moment
 
 _IMAGES = torch.full((2, 1, 8, 8), 0.5)
 _LABELS = torch.tensor([0, 1])
@@ -52,6 +54,17 @@ def try_attack(choice: Choice) -> None:
 def try_objective(choice: Choice) -> None:
     """Take the objective's losses on the toy model."""
     choose_objective(choice)(_toy(), _IMAGES, _TARGETS, seed=0)
+
+
+def try_optimizer(choice: Choice) -> None:
+    """Set the update rule up."""
+    weights = [torch.zeros(1, requires_grad=True)]
+    choose(OPTIMIZERS, choice)([{"params": weights, "lr": 1.0, "weight_decay": 0.0}])
+
+
+def try_schedule(choice: Choice) -> None:
+    """Ask for the learning rate at the start."""
+    choose(SCHEDULES, choice)(Moment(0.0, 1))
 
 
 def try_augmentation(choice: Choice) -> None:

@@ -50,9 +50,9 @@ SUPPORTING = {
         "step_rules",
         "transfer",
     },
-    "augmentations": set(),
+    "augmentations": {"boxes", "draws", "gates", "operations"},
     "defences": {"defended"},
-    "models": {"build", "checkpoint", "costs", "latent", "serving"},
+    "models": {"build", "checkpoint", "costs", "latent", "ml_decoder", "serving", "weights"},
     "objectives": set(),
 }
 

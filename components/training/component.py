@@ -35,7 +35,14 @@ def train_model(
     initial = None if initial_model is None else Path(initial_model.path)
     with tracking.step_run(step, "train", settings) as run:
         target = Path(model.path)
-        kept = train(settings, data=Path(data.path), target=target, initial=initial, run=run)
+        kept = train(
+            settings,
+            data=Path(data.path),
+            target=target,
+            initial=initial,
+            state=target / "state",
+            run=run,
+        )
         run.folder(target, "checkpoint")
     for name, value in kept.items():
         metrics.log_metric(name, value)

@@ -1,6 +1,6 @@
 """What can be set when a model is trained for one stage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from components.config import Choice, Config, OneOf, Range
@@ -18,12 +18,19 @@ class TrainingConfig(Config):
         selection: the attack on the validation split that chooses the best epoch; None chooses by
             clean accuracy.
         epochs: passes over the training split.
-        optimizer: the update rule.
+        optimizer: an entry of OPTIMIZERS, the update rule.
         learning_rate: its peak.
-        schedule: how the learning rate falls: not at all, by half a cosine, or up and down in one
-            triangle.
-        momentum: of SGD.
-        weight_decay: coupled, on all parameters.
+        schedule: an entry of SCHEDULES, how the learning rate moves.
+        warmup_epochs: epochs over which the learning rate rises from zero, along a straight line,
+            to what the schedule says; with a fraction, if need be.
+        weight_decay: on all parameters.
+        clip_norm: gradients longer than that are shortened to it; 0 leaves them as they are.
+        average_decay: of the exponential moving average of the weights, which is validated and
+            kept in their place; 0 keeps no average.
+        patience: epochs without a better one after which training ends; 0 goes through all.
+        precision: of the forward and backward passes: ``float32``, or ``bfloat16`` where autocast
+            holds it safe.
+        state_seconds: how often the state of training is kept within an epoch.
         batch_size: images per step.
         seed: of initial weights, shuffling, augmentation and attacks.
     """
@@ -34,10 +41,15 @@ class TrainingConfig(Config):
     augmentations: tuple[Choice, ...] = ()
     selection: Choice | None = None
     epochs: Annotated[int, Range(at_least=0)] = 20
-    optimizer: Annotated[str, OneOf("sgd", "adam")] = "adam"
+    optimizer: Choice = field(default_factory=lambda: {"name": "adam"})
     learning_rate: Annotated[float, Range(above=0)] = 1e-3
-    schedule: Annotated[str, OneOf("constant", "cosine", "one_cycle")] = "cosine"
-    momentum: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    schedule: Choice = field(default_factory=lambda: {"name": "cosine"})
+    warmup_epochs: Annotated[float, Range(at_least=0)] = 0.0
     weight_decay: Annotated[float, Range(at_least=0)] = 0.0
+    clip_norm: Annotated[float, Range(at_least=0)] = 0.0
+    average_decay: Annotated[float, Range(at_least=0, below=1)] = 0.0
+    patience: Annotated[int, Range(at_least=0)] = 0
+    precision: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    state_seconds: Annotated[float, Range(at_least=0)] = 300.0
     batch_size: Annotated[int, Range(at_least=1)] = 64
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0

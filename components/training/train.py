@@ -1,35 +1,35 @@
 """The loop, readable from top to bottom: one stage, its best epoch kept as a checkpoint."""
 
-import copy
 import json
-import math
-from collections import defaultdict
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim import SGD, Adam, Optimizer
 
 from components.attacks import ATTACKS
 from components.attacks.gradients import untouched
 from components.augmentations import AUGMENTATIONS
 from components.choose import choose
 from components.config import Choice
-from components.data.batches import Split, in_order, read_split, shuffled
-from components.data.shards import Index, read_index
+from components.data.crops import Crop, central_crop, random_resized_crop
+from components.data.index import Index
+from components.data.stream import Stream
 from components.defences.defended import honest_view
 from components.models.build import Model, ModelSpec, build_model
-from components.models.checkpoint import load_checkpoint, save_checkpoint
+from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
 from components.objectives import choose_objective
 from components.tensors import Images, Targets, best_device
 from components.tracking import UNTRACKED, Run
 from components.training.config import TrainingConfig
-from components.training.schedules import SCHEDULES
-
-Augment = Callable[[Images, Targets], tuple[Images, Targets]]
+from components.training.learner import Learner
+from components.training.state import TrainingState
 
 
 def train(
@@ -38,6 +38,7 @@ def train(
     data: Path,
     target: Path,
     initial: Path | None = None,
+    state: Path | None = None,
     run: Run = UNTRACKED,
 ) -> dict[str, float]:
     """Train for one stage and keep its best epoch on the validation split.
@@ -47,6 +48,8 @@ def train(
         data: folder of shards.
         target: receives the checkpoint.
         initial: checkpoint to start from; None starts from fresh weights.
+        state: folder in which the state of training is kept until the end. A training that was
+            killed goes on from there, to the same weights, bit by bit on a CPU. None keeps none.
         run: gets curves and progress.
 
     Returns:
@@ -54,51 +57,99 @@ def train(
         an attack selects, ``validation_robust_accuracy``.
 
     Raises:
-        ValueError: settings, data and initial model do not fit together.
+        ValueError: settings, data and initial model do not fit together, or the state is that of
+            another training.
         FloatingPointError: the loss became infinite or not a number.
+        OSError: there is no room for the state.
     """
-    index = read_index(data)
-    training, validation = read_split(data, "train"), read_split(data, "validation")
+    training, validation = streams(settings, data)
+    batches, device = len(training), best_device()
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = initial_model(settings, index, initial).to(best_device())
-        objective, augment = choose_objective(settings.objective), _augmentation(settings)
-        optimizer = _optimizer(settings, model)
-        batches = -(-len(training.labels) // settings.batch_size)
-        kept, best = validate(model, validation, settings), copy.deepcopy(model.state_dict())
-        kept |= {"epoch": 0}
+        model = initial_model(settings, training.index, initial).to(device)
+        objective = choose_objective(settings.objective)
+        learner = Learner(model, settings, batches)
+        kept = state and TrainingState(state, _identity(settings, training.index, initial))
+        if kept and (known := kept.load()):
+            learner.restore(known)
+        else:
+            learner.keep(validate(learner.judged, validation, settings))
         with run.progress(settings.epochs * batches, "batches") as progress:
-            for epoch in range(settings.epochs):
-                model.train()
-                sums: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-                shuffle = shuffled(training, settings.batch_size, seed=settings.seed, epoch=epoch)
-                for batch, (images, labels) in enumerate(shuffle):
-                    step = epoch * batches + batch
-                    _set_learning_rate(optimizer, settings, step / (settings.epochs * batches))
-                    targets = functional.one_hot(labels, len(index.classes)).float()
-                    images, targets = augment(images.to(best_device()), targets.to(best_device()))
-                    losses = objective(model, images, targets, seed=settings.seed + step)
-                    optimizer.zero_grad()
-                    losses["loss"].backward()
-                    optimizer.step()
-                    for name, value in losses.items():
-                        sums[name] = sums[name] + value.detach() * len(labels)
-                    progress.advance(note=f"epoch {epoch + 1} of {settings.epochs}")
-                curves = {name: float(s) / len(training.labels) for name, s in sums.items()}
-                _check_finite(curves["loss"], epoch)
-                scores = validate(model, validation, settings)
-                run.metrics({**curves, **scores}, step=epoch + 1)
-                if _rank(scores) > _rank(kept) or kept["epoch"] == 0:
-                    kept, best = {**scores, "epoch": epoch + 1}, copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
+            progress.advance(learner.epoch * batches + learner.batch)
+            while not learner.done:
+                learner.begin_epoch()
+                saved = time.monotonic()
+                for batch in training.epoch(learner.epoch, learner.batch):
+                    learner.step(batch.images.to(device), batch.targets.to(device), objective)
+                    progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
+                    if kept and time.monotonic() - saved >= settings.state_seconds:
+                        kept.save(learner.state())
+                        saved = time.monotonic()
+                scores = validate(learner.judged, validation, settings)
+                run.metrics({**learner.finish_epoch(scores), **scores}, step=learner.epoch)
+                if kept:
+                    kept.save(learner.state())
+            progress.advance(progress.total - progress.done)
     provenance = {
         "stage": run.name,
         "settings": json.loads(settings.to_json()),
-        "data": index.fingerprint,
-        "kept": kept,
+        "data": training.index.fingerprint,
+        "kept": learner.kept,
     }
-    save_checkpoint(model.cpu(), target, provenance=provenance)
-    return kept
+    save_checkpoint(learner.finish().cpu(), target, provenance=provenance)
+    if state:
+        shutil.rmtree(state, ignore_errors=True)
+    return learner.kept
+
+
+def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> dict[str, Any]:
+    """Say what the trained weights depend on."""
+    return {
+        "settings": json.loads(settings.to_json()) | {"state_seconds": None},
+        "data": index.fingerprint,
+        "initial": hash_checkpoint(initial) if initial else None,
+    }
+
+
+def streams(settings: TrainingConfig, data: Path) -> tuple[Stream, Stream]:
+    """Give the batches to train on and those to validate on.
+
+    The threads that read the images augment them as well. A random resized crop that comes first,
+    and a horizontal flip after it, are made on the image as it was stored, which may be larger than
+    what the model sees, and in 8 bits, which is several times as fast.
+
+    Raises:
+        ValueError: an augmentation does not exist or has other options, or there are no shards.
+    """
+    chain = [choose(AUGMENTATIONS, a, given=("generator",)) for a in settings.augmentations]
+    names = [a["name"] for a in settings.augmentations]
+    crop: Crop = central_crop
+    if names[:1] == ["random_resized_crop"] and not settings.augmentations[0].get("size"):
+        crop = partial(random_resized_crop, smallest_area=_option(chain.pop(0), "smallest_area"))
+        if names[1:2] == ["horizontal_flip"]:
+            crop = partial(crop, mirrored=_option(chain.pop(0), "probability"))
+
+    def augment(
+        images: Images, targets: Targets, *, generator: torch.Generator
+    ) -> tuple[Images, Targets]:
+        for operation in chain:
+            images, targets = operation(images, targets, generator=generator)
+        return images, targets
+
+    training = Stream(
+        data,
+        "train",
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        crop=crop,
+        augment=augment,
+    )
+    return training, Stream(data, "validation", batch_size=settings.batch_size)
+
+
+def _option(function: Callable[..., Any], name: str) -> Any:
+    """Give the value that a function has for an option, chosen or by default."""
+    return signature(function).parameters[name].default
 
 
 def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) -> Model:
@@ -133,7 +184,7 @@ def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) 
     return model
 
 
-def validate(model: Model, split: Split, settings: TrainingConfig) -> dict[str, float]:
+def validate(model: nn.Module, split: Stream, settings: TrainingConfig) -> dict[str, float]:
     """Measure clean accuracy, and robust accuracy if an attack selects, on the validation split.
 
     The attack goes through the honest view, and its images are judged by the model as it is.
@@ -141,15 +192,15 @@ def validate(model: Model, split: Split, settings: TrainingConfig) -> dict[str, 
     clean = robust = 0
     attack = settings.selection and choose(ATTACKS, settings.selection, given=("seed",))
     with untouched(model):
-        for images, labels in in_order(split, settings.batch_size):
-            images, labels = images.to(best_device()), labels.to(best_device())
+        for batch in split.in_order():
+            images, labels = batch.images.to(best_device()), batch.labels.to(best_device())
             clean += _count_correct(model, images, labels)
             if attack:
                 attacked = attack(honest_view(model), images, labels, seed=settings.seed)
                 robust += _count_correct(model, attacked, labels)
-    scores = {"validation_clean_accuracy": clean / len(split.labels)}
+    scores = {"validation_clean_accuracy": clean / split.num_images}
     if attack:
-        scores["validation_robust_accuracy"] = robust / len(split.labels)
+        scores["validation_robust_accuracy"] = robust / split.num_images
     return scores
 
 
@@ -164,43 +215,6 @@ def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> Mod
     )
 
 
-def _augmentation(settings: TrainingConfig) -> Augment:
-    generator = torch.Generator(best_device()).manual_seed(settings.seed)
-    chain = [choose(AUGMENTATIONS, a, given=("generator",)) for a in settings.augmentations]
-
-    def augment(images: Images, targets: Targets) -> tuple[Images, Targets]:
-        for operation in chain:
-            images, targets = operation(images, targets, generator=generator)
-        return images, targets
-
-    return augment
-
-
-def _optimizer(settings: TrainingConfig, model: nn.Module) -> Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return SGD(model.parameters(), rate, momentum=settings.momentum, weight_decay=decay)
-    return Adam(model.parameters(), rate, weight_decay=decay)
-
-
-def _set_learning_rate(optimizer: Optimizer, settings: TrainingConfig, done: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * SCHEDULES[settings.schedule](done)
-
-
-def _check_finite(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss became {loss} in epoch {epoch + 1}; lower learning_rate or epsilon"
-        )
-
-
 @torch.no_grad()
 def _count_correct(model: nn.Module, images: Images, labels: Tensor) -> int:
     return int((model(images).argmax(1) == labels).sum())
-
-
-def _rank(scores: dict[str, float]) -> tuple[float, float]:
-    """Robust accuracy chooses; clean accuracy breaks ties, or chooses where nothing attacks."""
-    clean = scores["validation_clean_accuracy"]
-    return scores.get("validation_robust_accuracy", 0.0), clean

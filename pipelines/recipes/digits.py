@@ -35,7 +35,7 @@ DIGITS = TrainRobustRecipe(
         selection={"name": "pgd", "epsilon": EPSILON, "steps": 10, "keep": "first"},
         epochs=25,
         learning_rate=2e-3,
-        schedule="one_cycle",
+        schedule={"name": "one_cycle"},
         batch_size=32,
     ),
     # A thousand images make few steps: fast gates, and a prior that weighs less per image.

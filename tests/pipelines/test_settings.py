@@ -43,7 +43,7 @@ def test_numbers(text, value):
 
 
 def test_words_choices_and_their_options():
-    assert override(RECIPE, "adversarial.optimizer=sgd").adversarial.optimizer == "sgd"
+    assert override(RECIPE, "adversarial.optimizer=sgd").adversarial.optimizer == {"name": "sgd"}
     assert override(RECIPE, "stage_one.objective=trades").stage_one.objective == {"name": "trades"}
     changed = override(RECIPE, 'stage_one.augmentations=[{"name": "mixup"}]')
     assert changed.stage_one.augmentations == ({"name": "mixup"},)

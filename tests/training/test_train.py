@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.data.shards import read_index
+from components.data.index import read_index, write_index
 from components.models.checkpoint import load_checkpoint, read_provenance
+from components.storage import open_folder
 from components.training.config import TrainingConfig
-from components.training.train import initial_model, train
+from components.training.train import initial_model, streams, train
 
 SETTINGS = TrainingConfig(
     backbone={"name": "lenet5"}, objective={"name": "cross_entropy"}, epochs=1
@@ -110,6 +111,52 @@ def test_classes_that_are_not_the_initial_models(trained, digits_shards):
 
 
 def test_a_loss_that_explodes_is_said(digits_shards, tmp_path):
-    wild = replace(SETTINGS, optimizer="sgd", learning_rate=1e12, schedule="constant")
+    wild = replace(
+        SETTINGS, optimizer={"name": "sgd"}, learning_rate=1e12, schedule={"name": "constant"}
+    )
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         train(wild, data=digits_shards, target=tmp_path)
+
+
+def test_training_from_a_bucket_is_training_from_disk(trained, digits_shards, bucket, tmp_path):
+    folder = open_folder(f"{bucket}/digits")
+    for path in digits_shards.glob("*.parquet"):
+        folder.upload(path, path.name)
+    index = replace(read_index(digits_shards), location=folder.address)
+    write_index(open_folder(tmp_path / "index only"), index)
+    kept = train(SETTINGS, data=tmp_path / "index only", target=tmp_path / "model")
+    assert kept == trained[1]
+    first, second = load_checkpoint(trained[0]), load_checkpoint(tmp_path / "model")
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name])
+
+
+def test_a_crop_that_comes_first_is_made_while_reading(digits_shards):
+    crop = {"name": "random_resized_crop", "smallest_area": 0.5}
+    settings = replace(SETTINGS, augmentations=(crop, {"name": "mixup"}))
+    (batch, *_), _ = (list(stream.epoch(0)) for stream in streams(settings, digits_shards))
+    assert batch.images.shape == (64, 1, 28, 28)
+    # Cropped in 8 bits and then mixed: without mixup, every pixel is a whole number of 255ths.
+    (plain, *_) = streams(replace(settings, augmentations=(crop,)), digits_shards)[0].epoch(0)
+    levels = plain.images * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    uncropped = next(streams(replace(settings, augmentations=()), digits_shards)[0].epoch(0))
+    assert torch.equal(uncropped.rows, plain.rows)
+    assert not torch.equal(uncropped.images, plain.images)
+    assert ((batch.targets > 0).sum(1) <= 2).all() and (batch.targets > 0).sum() > 64
+
+
+def test_a_flip_after_the_crop_is_made_with_it(digits_shards):
+    crop, flip = {"name": "random_resized_crop"}, {"name": "horizontal_flip", "probability": 1}
+    cropped, flipped = (
+        next(streams(replace(SETTINGS, augmentations=chain), digits_shards)[0].epoch(0)).images
+        for chain in ((crop,), (crop, flip))
+    )
+    first = cropped[0].flip(2)  # later ones are drawn from where the first one's draws ended
+    assert torch.equal(flipped[0], first) and not torch.equal(cropped[0], first)
+
+
+def test_an_unknown_augmentation_is_named_before_anything_is_read(tmp_path):
+    settings = replace(SETTINGS, augmentations=({"name": "blurr"},))
+    with pytest.raises(ValueError, match="unknown name 'blurr'"):
+        train(settings, data=tmp_path / "missing", target=tmp_path)

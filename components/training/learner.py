@@ -1,0 +1,192 @@
+"""Learner: a model on its way, with everything that has to be kept to go on from here."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.choose import choose
+from components.models.build import Model
+from components.tensors import Images, Targets
+from components.training.averaging import Average
+from components.training.config import TrainingConfig
+from components.training.optimizers import OPTIMIZERS
+from components.training.schedules import SCHEDULES, Moment
+
+Objective = Callable[..., dict[str, Tensor]]
+
+
+class Learner:
+    """Takes steps, keeps the best epoch, and can be put down and taken up again at any batch.
+
+    Args:
+        model: on the device to train on.
+        settings: of the stage.
+        batches: that an epoch has.
+
+    Attributes:
+        model: takes the steps.
+        epoch: epochs done.
+        batch: batches done of the epoch under way.
+        kept: scores and number of the best epoch; epoch 0 is the model as it came.
+    """
+
+    def __init__(self, model: Model, settings: TrainingConfig, batches: int) -> None:
+        self.model, self._settings, self._batches = model, settings, batches
+        self._schedule = choose(SCHEDULES, settings.schedule)
+        groups = [
+            {
+                "params": list(model.parameters()),
+                "lr": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+            }
+        ]
+        self._optimizer = choose(OPTIMIZERS, settings.optimizer)(groups)
+        decay = settings.average_decay
+        self._average = Average(model, decay) if decay else None
+        self.epoch = self.batch = 0
+        self.kept: dict[str, float] = {}
+        self._best: dict[str, Tensor] = {}
+        self._scores: list[float] = []
+        self._sums: dict[str, Tensor] = {}
+        self._images, self._timed_images, self._started = 0, 0, time.monotonic()
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is validated and kept: the average, where there is one."""
+        return self._average.model if self._average else self.model
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done, or the last ones brought nothing."""
+        patience, best = self._settings.patience, int(self.kept.get("epoch", 0))
+        return self.epoch >= self._settings.epochs or 0 < patience <= self.epoch - best
+
+    def step(self, images: Images, targets: Targets, objective: Objective) -> None:
+        """Take one step; nothing waits for the device.
+
+        Args:
+            images: float32 in [0, 1].
+            targets: class probabilities.
+            objective: model, images, targets and seed to losses.
+        """
+        number = self.epoch * self._batches + self.batch
+        rate = self._rate()
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        lower = self._settings.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
+            losses = objective(self.model, images, targets, seed=self._settings.seed + number)
+        self._optimizer.zero_grad()
+        losses["loss"].backward()
+        length = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.model.parameters() if p.grad is not None]
+        )
+        if self._settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), self._settings.clip_norm, length
+            )
+        self._optimizer.step()
+        if self._average:
+            self._average.update(self.model)
+        for name, value in {**losses, "gradient_norm": length}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(images)
+        self._images += len(images)
+        self._timed_images += len(images)
+        self.batch += 1
+
+    def finish_epoch(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Close an epoch: keep the model if it is the best so far.
+
+        Args:
+            scores: of the validation split.
+
+        Returns:
+            Means over the epoch's images, the learning rate of its last step, and its speed.
+
+        Raises:
+            FloatingPointError: the loss became infinite or not a number.
+        """
+        seconds = time.monotonic() - self._started
+        curves = {name: float(total) / self._images for name, total in self._sums.items()}
+        curves |= {
+            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
+            "images_per_second": self._timed_images / seconds,
+        }
+        if not math.isfinite(curves["loss"]):
+            raise FloatingPointError(
+                f"the loss became {curves['loss']} in epoch {self.epoch + 1}; lower learning_rate "
+                "or epsilon, or set clip_norm"
+            )
+        self.epoch, self.batch, self._sums, self._images = self.epoch + 1, 0, {}, 0
+        clean = scores["validation_clean_accuracy"]
+        self._scores.append(scores.get("validation_robust_accuracy", clean))
+        if self.kept["epoch"] == 0 or _rank(scores) > _rank(self.kept):
+            self.keep(scores)
+        return curves
+
+    def keep(self, scores: Mapping[str, float]) -> None:
+        """Take the model as it is for the best so far."""
+        self.kept = {**scores, "epoch": self.epoch}
+        self._best = copy.deepcopy(self.judged.state_dict())
+
+    def begin_epoch(self) -> None:
+        """Go into training mode; speed is measured from now on, so without any validation."""
+        self.model.train()
+        self._timed_images, self._started = 0, time.monotonic()
+
+    def finish(self) -> Model:
+        """Give the best model."""
+        self.model.load_state_dict(self._best)
+        return self.model
+
+    def state(self) -> dict[str, Any]:
+        """Give all that decides how training goes on."""
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.model.state_dict() if self._average else None,
+            "steps": self._average.steps if self._average else 0,
+            "kept": self.kept,
+            "best": self._best,
+            "scores": self._scores,
+            "sums": self._sums,
+            "images": self._images,
+            "random": random,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.epoch, self.batch, self.kept = state["epoch"], state["batch"], state["kept"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.model.load_state_dict(state["average"])
+            self._average.steps = state["steps"]
+        self._best, self._scores = state["best"], state["scores"]
+        self._sums, self._images = state["sums"], state["images"]
+        torch.set_rng_state(state["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+
+    def _rate(self) -> float:
+        settings, epoch = self._settings, self.epoch + self.batch / self._batches
+        share = self._schedule(Moment(epoch, settings.epochs, self._scores))
+        if settings.warmup_epochs:
+            share *= min(1.0, (epoch + 1 / self._batches) / settings.warmup_epochs)
+        return settings.learning_rate * share
+
+
+def _rank(scores: Mapping[str, float]) -> tuple[float, float]:
+    """Robust accuracy chooses; clean accuracy breaks ties, or chooses where nothing attacks."""
+    clean = scores["validation_clean_accuracy"]
+    return scores.get("validation_robust_accuracy", 0.0), clean

@@ -1,0 +1,138 @@
+"""Steps of a learner against steps written out, and what it keeps."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from components.training.averaging import Average
+from components.training.config import TrainingConfig
+from components.training.learner import Learner
+
+SETTINGS = TrainingConfig(
+    objective={"name": "cross_entropy"},
+    optimizer={"name": "sgd", "momentum": 0.0},
+    schedule={"name": "constant"},
+    learning_rate=0.5,
+    epochs=4,
+)
+IMAGES = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.eye(3)[[0, 1, 2, 0, 1, 2]]
+BATCHES = 2
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+
+def objective(model, images, targets, *, seed):
+    return {"loss": 10 * functional.cross_entropy(model(images), targets)}
+
+
+def gradient(model):
+    loss = objective(model, IMAGES, TARGETS, seed=0)["loss"]
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
+def learner(**changes):
+    made = Learner(network(), replace(SETTINGS, **changes), BATCHES)
+    made.keep({"validation_clean_accuracy": 0.0})
+    return made
+
+
+def steps(made, count):
+    for _ in range(count):
+        made.step(IMAGES, TARGETS, objective)
+    return list(made.model.parameters())
+
+
+def test_a_step_of_gradient_descent():
+    model = network()
+    expected = [p - 0.5 * g for p, g in zip(model.parameters(), gradient(model), strict=True)]
+    for weight, value in zip(steps(learner(), 1), expected, strict=True):
+        assert torch.allclose(weight, value, atol=1e-6)
+
+
+def test_long_gradients_are_shortened():
+    model = network()
+    slopes = gradient(model)
+    length = torch.cat([slope.flatten() for slope in slopes]).norm()
+    assert length > 2
+    made = learner(clip_norm=0.1)
+    for weight, start, slope in zip(steps(made, 1), model.parameters(), slopes, strict=True):
+        assert torch.allclose(weight, start - 0.5 * 0.1 * slope / length, atol=1e-6)
+    steps(made, 1)
+    assert made.finish_epoch({"validation_clean_accuracy": 0.0})["gradient_norm"] > 1
+
+
+def test_warm_up_rises_to_the_schedule():
+    made, rates = learner(warmup_epochs=1.5), []
+    for _ in range(2):
+        for _ in range(BATCHES):
+            steps(made, 1)
+            rates.append(made.state()["optimizer"]["param_groups"][0]["lr"])
+        made.finish_epoch({"validation_clean_accuracy": 0.0})
+    assert rates == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "sgd"])
+def test_optimizers_are_those_of_torch(name):
+    model, made = network(), learner(optimizer={"name": name}, weight_decay=0.1, learning_rate=0.01)
+    kinds = {"adam": "Adam", "adamw": "AdamW", "adamax": "Adamax", "sgd": "SGD"}
+    momentum = {"momentum": 0.9} if name == "sgd" else {}
+    theirs = getattr(torch.optim, kinds[name])(
+        model.parameters(), lr=0.01, weight_decay=0.1, **momentum
+    )
+    for _ in range(3):
+        theirs.zero_grad()
+        objective(model, IMAGES, TARGETS, seed=0)["loss"].backward()
+        theirs.step()
+    for ours, their in zip(steps(made, 3), model.parameters(), strict=True):
+        assert torch.allclose(ours, their, atol=1e-7)
+
+
+def test_average_against_its_formula():
+    model = nn.BatchNorm1d(2)
+    average, expected = Average(model, 0.5), model.weight.detach().clone()
+    for count in range(1, 8):
+        with torch.no_grad():
+            model.weight += count
+            model.running_mean += 1
+        average.update(model)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+    assert torch.allclose(average.model.weight, expected)
+    assert torch.equal(average.model.running_mean, model.running_mean)
+    assert not average.model.training
+
+
+def test_what_is_judged_and_kept_is_the_average():
+    made = learner(average_decay=0.9)
+    steps(made, BATCHES)
+    made.finish_epoch({"validation_clean_accuracy": 0.5})
+    averaged = copy.deepcopy(made.judged.state_dict())
+    assert not torch.equal(averaged["1.weight"], made.model[1].weight)
+    assert torch.equal(made.finish()[1].weight, averaged["1.weight"])
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training():
+    made, weights = learner(patience=2), []
+    for accuracy in (0.3, 0.6, 0.6, 0.5):
+        assert not made.done
+        steps(made, BATCHES)
+        weights.append(made.model[1].weight.detach().clone())
+        made.finish_epoch({"validation_clean_accuracy": accuracy})
+    assert made.done and made.kept == {"validation_clean_accuracy": 0.6, "epoch": 2}
+    assert torch.equal(made.finish()[1].weight, weights[1])
+
+
+def test_half_the_precision_learns_nearly_the_same():
+    exact, lower = steps(learner(), 1), steps(learner(precision="bfloat16"), 1)
+    assert lower[0].dtype == torch.float32
+    assert not torch.equal(exact[0], lower[0])
+    assert torch.allclose(exact[0], lower[0], atol=0.05)
