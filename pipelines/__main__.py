@@ -5,14 +5,15 @@ torch, kfp and mlflow take seconds to load, so only the command that needs one i
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines import data_commands
+from pipelines.usage import FAILED, INTERRUPTED, WRONG_USAGE, say_and_exit, usage_errors
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -37,7 +38,6 @@ _Workspace = Annotated[
     Path, typer.Option("--workspace", help="Folder of local runs and their tracking store.")
 ]
 _WORKSPACE = Path(".bartizan")
-_FAILED, _WRONG_USAGE, _INTERRUPTED = 1, 2, 130
 
 
 @app.command("list")
@@ -73,7 +73,7 @@ def compile_(
     from pipelines.picture import draw_pipeline
 
     target = output or Path(f"{pipeline}.yaml")
-    with _usage_errors():
+    with usage_errors():
         compile_pipeline(pipeline, _load(recipe, settings), target)
         typer.echo(f"{target} written")
         if picture:
@@ -100,7 +100,7 @@ def run(
 
     console, place = Console(), Workspace(workspace)
     with ExitStack() as stack:
-        with _usage_errors():
+        with usage_errors():
             lock = stack.enter_context(place.occupy())
             chosen = _load(recipe, settings)
             find_pipeline(pipeline, chosen)
@@ -112,9 +112,9 @@ def run(
             events = run_locally(pipeline, folder, place, lock.fileno())
             show_events(stack.enter_context(closing(events)), len(steps), console)
         except RunFailed as error:
-            _say_and_exit(str(error), _FAILED)
+            say_and_exit(str(error), FAILED)
         except KeyboardInterrupt:
-            _say_and_exit(f"run {folder.run_id} was stopped", _INTERRUPTED)
+            say_and_exit(f"run {folder.run_id} was stopped", INTERRUPTED)
     show_summary(folder, steps, console)
     hint = "" if workspace == _WORKSPACE else f" --workspace {workspace}"
     console.print(f"Compare  bartizan ui{hint}", highlight=False, soft_wrap=True)
@@ -158,7 +158,7 @@ def evaluate(
     from pipelines.workspace import Workspace
 
     console = Console()
-    with _usage_errors():
+    with usage_errors():
         chosen = read_settings(
             epsilon=epsilon,
             norm=norm,
@@ -181,10 +181,10 @@ def evaluate(
                 console=console,
             )
         except KeyboardInterrupt:
-            _say_and_exit("stopped; the same command goes on where it was", _INTERRUPTED)
+            say_and_exit("stopped; the same command goes on where it was", INTERRUPTED)
     show_report(measured, folder, console)
     if strict and measured.trust != "trusted":
-        _say_and_exit(f"the number is {measured.trust}, not trusted", _FAILED)
+        say_and_exit(f"the number is {measured.trust}, not trusted", FAILED)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def report(
     from pipelines.summary import show_summary
     from pipelines.workspace import Workspace
 
-    with _usage_errors():
+    with usage_errors():
         folder = Workspace(workspace).find_run(run_id)
         show_summary(folder, read_steps(folder.pipeline), Console())
 
@@ -214,7 +214,7 @@ def ui(
 
     place = Workspace(workspace)
     if not place.root.is_dir():
-        _say_and_exit(f"there is no workspace {workspace}; 'bartizan run' makes one", _WRONG_USAGE)
+        say_and_exit(f"there is no workspace {workspace}; 'bartizan run' makes one", WRONG_USAGE)
     if place.tracking_uri.startswith("http"):
         typer.echo(f"runs and models are on the server {place.tracking_uri}")
         return
@@ -236,21 +236,3 @@ def _load(recipe: str, settings: Sequence[str] | None) -> "Recipe":
         chosen = override(chosen, assignment)
     check_choices(chosen)
     return chosen
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Turn what the caller got wrong into one line and exit code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        _say_and_exit(str(error), _WRONG_USAGE)
-
-
-def _say_and_exit(message: str, code: int) -> NoReturn:
-    typer.echo(f"bartizan: {message}", err=True)
-    raise typer.Exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ class DataConfig(Config):
         encoding: how images lie in the shards: ``raw`` pixels, ``png``, or ``jpeg`` (the source's
             own JPEG where nothing had to change, PNG elsewhere); ``auto`` is raw up to 64 pixels
             a side and jpeg beyond.
+        keep_repeated: leave images that come more than once where they are, as published.
         max_broken: share of the source's images that may be unusable before the step fails;
             repeated images do not count.
         validation_share: share of the training images cut off for validation, per class.
@@ -38,6 +39,7 @@ class DataConfig(Config):
     keep_larger: bool = False
     min_side: Annotated[int, Range(at_least=1)] = 1
     encoding: Annotated[str, OneOf("auto", "raw", "png", "jpeg")] = "auto"
+    keep_repeated: bool = False
     max_broken: Annotated[float, Range(at_least=0, at_most=1)] = 0.01
     validation_share: Annotated[float, Range(above=0, below=1)] = 0.1
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0

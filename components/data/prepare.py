@@ -34,7 +34,8 @@ def prepare(settings: DataConfig, target: Path, run: Run = UNTRACKED) -> dict[st
     """Prepare a data set: the same source and settings give the same shards, byte by byte.
 
     What cannot be used is listed in ``quarantine.jsonl``, a line per image with its reason. So are
-    repeated pixels: each image counts once, and none is both trained and tested on. If the shards
+    repeated pixels, unless they are to be kept: each image counts once, and none is both trained
+    and tested on. If the shards
     of an unchanged source are there already, no image is read.
 
     Args:
@@ -106,7 +107,8 @@ def _fill(ledger: Ledger, source: Source, settings: DataConfig, run: Run) -> str
                 else:
                     ledger.keep(planned.rank, result)
             progress.advance(len(block))
-    ledger.settle_repeated()
+    if not settings.keep_repeated:
+        ledger.settle_repeated()
     return encoding
 
 
