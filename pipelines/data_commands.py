@@ -64,8 +64,8 @@ def prepare(
     """Turn a source into shards, as the step prepare-data does."""
     from rich.console import Console
 
-    from components.data.placing import CARD
     from components.data.config import DataConfig
+    from components.data.placing import CARD
     from pipelines.display import ShownRun
     from pipelines.settings import override_field
 

@@ -13,6 +13,7 @@ from components.data.sources import SOURCES
 from components.defences import DEFENCES
 from components.defences.defended import honest_view
 from components.models import BACKBONES
+from components.models.weights import divide_choice
 from components.objectives import choose_objective
 from components.training.optimizers import OPTIMIZERS
 from components.training.schedules import SCHEDULES, Moment
@@ -30,8 +31,9 @@ def try_source(choice: Choice) -> None:
 
 def try_backbone(choice: Choice) -> None:
     """Build a backbone without its weights' memory, and without downloading any."""
+    choice, _ = divide_choice(choice)
     given = {"pretrained": False} if "pretrained" in choice else {}
-    build = choose(BACKBONES, {**choice, **given})
+    build = choose(BACKBONES, {**choice, **given}, given=("image_size",))
     with torch.device("meta"):
         build(len(_TARGETS[0]), _IMAGES.shape[1])
 

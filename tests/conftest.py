@@ -26,7 +26,18 @@ from components.data.prepare import prepare
 
 # Rooms whose values are tensors. Doors stay out: Kubeflow sends a step's source as it is written.
 # So do settings, which check themselves and say more about what is wrong.
-CHECKED = ("attacks", "defences", "models.lenet", "models.timm_models", "objectives")
+NETWORKS = (
+    "convnext",
+    "lenet",
+    "ml_decoder",
+    "preact_resnet",
+    "resnet",
+    "se_resnet",
+    "timm_models",
+    "vgg",
+    "wide_resnet",
+)
+CHECKED = ("attacks", "defences", "objectives", *(f"models.{name}" for name in NETWORKS))
 jaxtyping.install_import_hook(
     [f"components.{room}" for room in CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",

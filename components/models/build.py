@@ -1,6 +1,7 @@
 """Normalisation, defences and backbone put together: pixels to logits."""
 
 from dataclasses import dataclass, replace
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from components.config import Choice, Config
 from components.defences import DEFENCES
 from components.defences.defended import Defended, honest_view
 from components.models import BACKBONES
+from components.models.weights import divide_choice, published_normalisation, take_weights
 from components.tensors import Classifier, Images, Logits
 
 
@@ -18,7 +20,9 @@ class ModelSpec(Config):
     """The words that rebuild a model.
 
     Attributes:
-        backbone: an entry of BACKBONES with its options, widths included.
+        backbone: an entry of BACKBONES with its options, widths included. Two more tell where to
+            start from: ``weights``, the path or s3:// address of a safetensors file, a torch file
+            or a checkpoint folder; and ``reset_head``, to let the classifier start afresh.
         defences: entries of DEFENCES, outermost last.
         classes: their names, in the order of the logits.
         image_shape: channels, height, width.
@@ -93,16 +97,28 @@ class Model(nn.Module):
 
 
 def build_model(spec: ModelSpec) -> Model:
-    """Build the model a spec describes, with fresh weights from torch's global generator.
+    """Build the model a spec describes.
+
+    Its weights are fresh, from torch's global generator, or those that the spec's backbone names;
+    then its own spec no longer names them, and rebuilding it needs neither file nor network.
+    Weights that come with a normalisation keep it: those of timm and those of a checkpoint.
 
     Raises:
-        ValueError: the backbone, a defence or one of their options is unknown or out of range.
+        ValueError: the backbone, a defence or one of their options is unknown or out of range, the
+            backbone does not take such images, or the weights cannot be had or do not fit.
     """
-    build = choose(BACKBONES, spec.backbone)
-    backbone = build(len(spec.classes), spec.image_shape[0])
-    if spec.backbone.get("pretrained"):
-        # From here on the model has weights of its own: rebuilding it downloads none.
-        spec = replace(spec, backbone={**spec.backbone, "pretrained": False})
+    choice, source = divide_choice(spec.backbone)
+    build = choose(BACKBONES, choice, given=("image_size",))
+    # Only some backbones have to know the size of the images.
+    sized = "image_size" in signature(build).parameters
+    size = {"image_size": spec.image_shape[1:]} if sized else {}
+    backbone = build(len(spec.classes), spec.image_shape[0], **size)
+    expected = take_weights(backbone, source) if source.address else None
+    if choice.get("pretrained"):
+        choice, expected = {**choice, "pretrained": False}, published_normalisation(backbone)
+    spec = replace(spec, backbone=choice)
+    if expected is not None and len(expected.mean) == spec.image_shape[0]:
+        spec = replace(spec, mean=expected.mean, deviation=expected.deviation)
     model = Model(spec, backbone)
     # Convolutions and pooling run a third faster on images whose channels lie side by side.
     return model.to(memory_format=torch.channels_last)

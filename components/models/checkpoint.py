@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from components.models.build import Model, ModelSpec, build_model
+from components.models.weights import WEIGHTS as WEIGHTS
+from components.models.weights import WORDS as WORDS
 
-WEIGHTS, WORDS = "weights.safetensors", "model.json"
 _FORMAT = 1
 
 

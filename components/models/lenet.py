@@ -29,6 +29,7 @@ class LeNet5(nn.Module):
         gate_points: layers whose units pruning may gate, and the side the gate is on, in the order
             of the widths.
         latent_features: modules whose outputs are the features that vulnerability compares.
+        head_layers: what depends on the number of classes.
     """
 
     gate_points: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -38,6 +39,7 @@ class LeNet5(nn.Module):
         ("dense4", "input"),
     )
     latent_features: ClassVar[tuple[str, ...]] = ("relu",)
+    head_layers: ClassVar[tuple[str, ...]] = ("dense4",)
 
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
