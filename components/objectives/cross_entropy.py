@@ -26,6 +26,5 @@ def cross_entropy(
     Returns:
         ``loss``, the mean over the batch.
     """
-    return {
-        "loss": functional.cross_entropy(model(images), targets, label_smoothing=label_smoothing)
-    }
+    logits = model(images).float()
+    return {"loss": functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)}
