@@ -78,4 +78,5 @@ def try_augmentation(choice: Choice) -> None:
 def _toy() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Flatten(), nn.Linear(_IMAGES[0].numel(), len(_TARGETS[0])))
+        convolution = nn.Conv2d(_IMAGES.shape[1], 2, 3, stride=2, padding=1)
+        return nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(32, len(_TARGETS[0])))

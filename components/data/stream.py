@@ -153,10 +153,13 @@ class Stream:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def batch_images(self, number: int) -> int:
+        """Say how many images a batch has, those of the other ranks included."""
+        return min(self._batch_size, self.num_images - number * self._batch_size)
+
     def _share(self, number: int) -> tuple[int, int]:
         """Give first and last position of this rank's part of a batch."""
-        first = number * self._batch_size
-        size = min(self._batch_size, self.num_images - first)
+        first, size = number * self._batch_size, self.batch_images(number)
         rank, world = self._rank, self._world
         return first + size * rank // world, first + size * (rank + 1) // world
 

@@ -28,6 +28,9 @@ class TrainingConfig(Config):
         average_decay: of the exponential moving average of the weights, which is validated and
             kept in their place; 0 keeps no average.
         patience: epochs without a better one after which training ends; 0 goes through all.
+        collapse_epsilon: radius in linf at which, after each epoch, one step of attack is compared
+            with several; a model that has learnt to withstand just the one step it is trained with
+            ends its training with the best epoch before. 0 does not look.
         precision: of the forward and backward passes: ``float32``, or ``bfloat16`` where autocast
             holds it safe.
         state_seconds: how often the state of training is kept within an epoch.
@@ -49,6 +52,7 @@ class TrainingConfig(Config):
     clip_norm: Annotated[float, Range(at_least=0)] = 0.0
     average_decay: Annotated[float, Range(at_least=0, below=1)] = 0.0
     patience: Annotated[int, Range(at_least=0)] = 0
+    collapse_epsilon: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     precision: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
     state_seconds: Annotated[float, Range(at_least=0)] = 300.0
     batch_size: Annotated[int, Range(at_least=1)] = 64

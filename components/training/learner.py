@@ -3,7 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 
 from components.choose import choose
 from components.models.build import Model
+from components.objectives import Objective
 from components.tensors import Images, Targets
 from components.training.averaging import Average
+from components.training.collapse import Look, collapse
 from components.training.config import TrainingConfig
 from components.training.optimizers import OPTIMIZERS
+from components.training.processes import Processes
 from components.training.schedules import SCHEDULES, Moment
-
-Objective = Callable[..., dict[str, Tensor]]
 
 
 class Learner:
@@ -25,18 +27,30 @@ class Learner:
 
     Args:
         model: on the device to train on.
+        objective: what it learns.
         settings: of the stage.
         batches: that an epoch has.
+        processes: which train the model together.
 
     Attributes:
         model: takes the steps.
         epoch: epochs done.
         batch: batches done of the epoch under way.
         kept: scores and number of the best epoch; epoch 0 is the model as it came.
+        ended: why training ends before its last epoch; empty as long as it does not.
     """
 
-    def __init__(self, model: Model, settings: TrainingConfig, batches: int) -> None:
-        self.model, self._settings, self._batches = model, settings, batches
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        settings: TrainingConfig,
+        batches: int,
+        processes: Processes | None = None,
+    ) -> None:
+        self.model, self._objective = model, objective
+        self._settings, self._batches = settings, batches
+        self._processes = processes or Processes()
         self._schedule = choose(SCHEDULES, settings.schedule)
         groups = [
             {
@@ -50,6 +64,8 @@ class Learner:
         self._average = Average(model, decay) if decay else None
         self.epoch = self.batch = 0
         self.kept: dict[str, float] = {}
+        self.ended = ""
+        self._look: Look | None = None
         self._best: dict[str, Tensor] = {}
         self._scores: list[float] = []
         self._sums: dict[str, Tensor] = {}
@@ -62,42 +78,55 @@ class Learner:
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are done, or the last ones brought nothing."""
-        patience, best = self._settings.patience, int(self.kept.get("epoch", 0))
-        return self.epoch >= self._settings.epochs or 0 < patience <= self.epoch - best
+        """Whether all epochs are done, or more of them would be in vain."""
+        return self.epoch >= self._settings.epochs or bool(self.ended)
 
-    def step(self, images: Images, targets: Targets, objective: Objective) -> None:
-        """Take one step; nothing waits for the device.
+    def step(self, images: Images, targets: Targets, *, share: float = 1.0) -> None:
+        """Take a batch, as many times as the objective replays it; nothing waits for the device.
 
         Args:
-            images: float32 in [0, 1].
+            images: float32 in [0, 1], this process's part of the batch.
             targets: class probabilities.
-            objective: model, images, targets and seed to losses.
+            share: of the batch's images that these are.
         """
-        number = self.epoch * self._batches + self.batch
         rate = self._rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        lower = self._settings.precision == "bfloat16"
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
-            losses = objective(self.model, images, targets, seed=self._settings.seed + number)
-        self._optimizer.zero_grad()
-        losses["loss"].backward()
-        length = torch.nn.utils.get_total_norm(
-            [p.grad for p in self.model.parameters() if p.grad is not None]
-        )
-        if self._settings.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.model.parameters(), self._settings.clip_norm, length
-            )
-        self._optimizer.step()
-        if self._average:
-            self._average.update(self.model)
-        for name, value in {**losses, "gradient_norm": length}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(images)
+        for _ in range(self._objective.replays):
+            self._update(images, targets, share)
         self._images += len(images)
         self._timed_images += len(images)
         self.batch += 1
+
+    def _update(self, images: Images, targets: Targets, share: float) -> None:
+        settings = self._settings
+        self._optimizer.zero_grad()
+        losses: dict[str, Tensor] = {}
+        if len(images):  # of a last batch there may be none left for this process
+            seed = settings.seed + self.epoch * self._batches + self.batch
+            lower = settings.precision == "bfloat16"
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
+                losses = self._objective(self.model, images, targets, seed=seed, epoch=self.epoch)
+            losses["loss"].backward()
+        self._processes.average_gradients(self.model, share)
+        weights = [p for p in self.model.parameters() if p.grad is not None]
+        length = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        if settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(weights, settings.clip_norm, length)
+        self._optimizer.step()
+        if self._average:
+            self._average.update(self.model)
+        weight = len(images) / self._objective.replays
+        for name, value in {**losses, "gradient_norm": length}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * weight
+
+    def watch(self, now: Look) -> None:
+        """End training where the model has learnt to withstand one step and nothing else.
+
+        The epoch under way is then not kept.
+        """
+        reason = collapse(now, self._look)
+        self._look, self.ended = now, reason or ""
 
     def finish_epoch(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Close an epoch: keep the model if it is the best so far.
@@ -112,10 +141,14 @@ class Learner:
             FloatingPointError: the loss became infinite or not a number.
         """
         seconds = time.monotonic() - self._started
-        curves = {name: float(total) / self._images for name, total in self._sums.items()}
+        sums = {name: float(total) for name, total in self._sums.items()}
+        sums |= {"images": self._images, "images_per_second": self._timed_images / seconds}
+        sums = self._processes.add_up(sums, next(self.model.parameters()).device)
+        speed, images = sums.pop("images_per_second"), sums.pop("images")
+        curves = {name: total / images for name, total in sums.items()}
         curves |= {
             "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
-            "images_per_second": self._timed_images / seconds,
+            "images_per_second": speed,
         }
         if not math.isfinite(curves["loss"]):
             raise FloatingPointError(
@@ -125,8 +158,12 @@ class Learner:
         self.epoch, self.batch, self._sums, self._images = self.epoch + 1, 0, {}, 0
         clean = scores["validation_clean_accuracy"]
         self._scores.append(scores.get("validation_robust_accuracy", clean))
-        if self.kept["epoch"] == 0 or _rank(scores) > _rank(self.kept):
+        better = self.kept["epoch"] == 0 or _rank(scores) > _rank(self.kept)
+        if better and not self.ended:
             self.keep(scores)
+        stale = self.epoch - self.kept["epoch"]
+        if 0 < self._settings.patience <= stale and not self.ended:
+            self.ended = f"no better epoch for {stale:.0f}"
         return curves
 
     def keep(self, scores: Mapping[str, float]) -> None:
@@ -162,6 +199,9 @@ class Learner:
             "sums": self._sums,
             "images": self._images,
             "random": random,
+            "objective": self._objective.state(),
+            "look": asdict(self._look) if self._look else None,
+            "ended": self.ended,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -174,6 +214,9 @@ class Learner:
             self._average.steps = state["steps"]
         self._best, self._scores = state["best"], state["scores"]
         self._sums, self._images = state["sums"], state["images"]
+        self._objective.restore(state["objective"])
+        self._look = Look(**state["look"]) if state["look"] else None
+        self.ended = state["ended"]
         torch.set_rng_state(state["random"]["cpu"])
         if torch.cuda.is_available() and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"])

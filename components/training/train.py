@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from components.attacks import ATTACKS
 from components.attacks.gradients import untouched
+from components.attacks.randomness import mix
 from components.augmentations import AUGMENTATIONS
 from components.choose import choose
 from components.config import Choice
@@ -27,8 +28,10 @@ from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_
 from components.objectives import choose_objective
 from components.tensors import Images, Targets, best_device
 from components.tracking import UNTRACKED, Run
+from components.training.collapse import Look, look
 from components.training.config import TrainingConfig
 from components.training.learner import Learner
+from components.training.processes import Processes, joined
 from components.training.state import TrainingState
 
 
@@ -62,44 +65,69 @@ def train(
         FloatingPointError: the loss became infinite or not a number.
         OSError: there is no room for the state.
     """
-    training, validation = streams(settings, data)
-    batches, device = len(training), best_device()
-    with torch.random.fork_rng():
+    with joined() as processes, torch.random.fork_rng():
+        training, validation = streams(settings, data, processes, state and state / "shards")
         torch.manual_seed(settings.seed)
-        model = initial_model(settings, training.index, initial).to(device)
+        model = initial_model(settings, training.index, initial).to(best_device())
         objective = choose_objective(settings.objective)
-        learner = Learner(model, settings, batches)
+        learner = Learner(model, objective, settings, len(training), processes)
         kept = state and TrainingState(state, _identity(settings, training.index, initial))
         if kept and (known := kept.load()):
             learner.restore(known)
         else:
-            learner.keep(validate(learner.judged, validation, settings))
-        with run.progress(settings.epochs * batches, "batches") as progress:
-            progress.advance(learner.epoch * batches + learner.batch)
-            while not learner.done:
-                learner.begin_epoch()
-                saved = time.monotonic()
-                for batch in training.epoch(learner.epoch, learner.batch):
-                    learner.step(batch.images.to(device), batch.targets.to(device), objective)
-                    progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
-                    if kept and time.monotonic() - saved >= settings.state_seconds:
-                        kept.save(learner.state())
-                        saved = time.monotonic()
-                scores = validate(learner.judged, validation, settings)
-                run.metrics({**learner.finish_epoch(scores), **scores}, step=learner.epoch)
+            learner.keep(validate(learner.judged, validation, settings, processes))
+        _go_on(learner, training, validation, settings, processes, kept or None, run)
+        if processes.leads:
+            provenance = {
+                "stage": run.name,
+                "settings": json.loads(settings.to_json()),
+                "data": training.index.fingerprint,
+                "kept": learner.kept,
+                "ended": learner.ended,
+            }
+            save_checkpoint(learner.finish().cpu(), target, provenance=provenance)
+            if state:
+                shutil.rmtree(state, ignore_errors=True)
+        processes.wait()
+    return learner.kept
+
+
+def _go_on(
+    learner: Learner,
+    training: Stream,
+    validation: Stream,
+    settings: TrainingConfig,
+    processes: Processes,
+    kept: TrainingState | None,
+    run: Run,
+) -> None:
+    """Train from wherever the learner is to the end."""
+    batches, device = len(training), best_device()
+    with run.progress(settings.epochs * batches, "batches") as progress:
+        progress.advance(learner.epoch * batches + learner.batch)
+        while not learner.done:
+            learner.begin_epoch()
+            saved = time.monotonic()
+            for batch in training.epoch(learner.epoch, learner.batch):
+                share = len(batch.images) / training.batch_images(learner.batch)
+                images, targets = batch.images.to(device), batch.targets.to(device)
+                learner.step(images, targets, share=share)
+                progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
+                if kept and processes.leads and time.monotonic() - saved >= settings.state_seconds:
+                    kept.save(learner.state())
+                    saved = time.monotonic()
+            processes.share_buffers(learner.judged)
+            scores = validate(learner.judged, validation, settings, processes)
+            if settings.collapse_epsilon:
+                learner.watch(_look(learner.judged, validation, settings))
+            curves = learner.finish_epoch(scores)
+            if processes.leads:
+                run.metrics({**curves, **scores}, step=learner.epoch)
                 if kept:
                     kept.save(learner.state())
-            progress.advance(progress.total - progress.done)
-    provenance = {
-        "stage": run.name,
-        "settings": json.loads(settings.to_json()),
-        "data": training.index.fingerprint,
-        "kept": learner.kept,
-    }
-    save_checkpoint(learner.finish().cpu(), target, provenance=provenance)
-    if state:
-        shutil.rmtree(state, ignore_errors=True)
-    return learner.kept
+        progress.advance(progress.total - progress.done)
+    if learner.ended and processes.leads:
+        print(f"{run.name}: ended after epoch {learner.epoch}: {learner.ended}")
 
 
 def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> dict[str, Any]:
@@ -111,15 +139,27 @@ def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> d
     }
 
 
-def streams(settings: TrainingConfig, data: Path) -> tuple[Stream, Stream]:
+def streams(
+    settings: TrainingConfig,
+    data: Path,
+    processes: Processes | None = None,
+    cache: Path | None = None,
+) -> tuple[Stream, Stream]:
     """Give the batches to train on and those to validate on.
 
     The threads that read the images augment them as well. A random resized crop that comes first,
     and a horizontal flip after it, are made on the image as it was stored, which may be larger than
     what the model sees, and in 8 bits, which is several times as fast.
 
+    Args:
+        settings: of the stage.
+        data: folder of shards.
+        processes: among which each batch is shared out.
+        cache: folder that keeps shards from a bucket, each checked once against its hash.
+
     Raises:
-        ValueError: an augmentation does not exist or has other options, or there are no shards.
+        ValueError: there are fewer images in a batch than processes, an augmentation does not exist
+            or has other options, or there are no shards.
     """
     chain = [choose(AUGMENTATIONS, a, given=("generator",)) for a in settings.augmentations]
     names = [a["name"] for a in settings.augmentations]
@@ -136,15 +176,22 @@ def streams(settings: TrainingConfig, data: Path) -> tuple[Stream, Stream]:
             images, targets = operation(images, targets, generator=generator)
         return images, targets
 
-    training = Stream(
+    together = processes or Processes()
+    if settings.batch_size < together.world:
+        raise ValueError(
+            f"batch_size must be at least the number of processes, {together.world}, "
+            f"got {settings.batch_size}"
+        )
+    read = partial(
+        Stream,
         data,
-        "train",
         batch_size=settings.batch_size,
-        seed=settings.seed,
-        crop=crop,
-        augment=augment,
+        rank=together.rank,
+        world=together.world,
+        cache=cache,
     )
-    return training, Stream(data, "validation", batch_size=settings.batch_size)
+    training = read("train", seed=settings.seed, crop=crop, augment=augment)
+    return training, read("validation")
 
 
 def _option(function: Callable[..., Any], name: str) -> Any:
@@ -184,24 +231,43 @@ def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) 
     return model
 
 
-def validate(model: nn.Module, split: Stream, settings: TrainingConfig) -> dict[str, float]:
+def validate(
+    model: nn.Module,
+    split: Stream,
+    settings: TrainingConfig,
+    processes: Processes | None = None,
+) -> dict[str, float]:
     """Measure clean accuracy, and robust accuracy if an attack selects, on the validation split.
 
-    The attack goes through the honest view, and its images are judged by the model as it is.
+    The attack goes through the honest view, and its images are judged by the model as it is. Its
+    chance depends on the seed and the image alone.
     """
     clean = robust = 0
     attack = settings.selection and choose(ATTACKS, settings.selection, given=("seed",))
+    device = best_device()
     with untouched(model):
         for batch in split.in_order():
-            images, labels = batch.images.to(best_device()), batch.labels.to(best_device())
+            if not len(batch.images):
+                continue
+            images, labels = batch.images.to(device), batch.labels.to(device)
             clean += _count_correct(model, images, labels)
             if attack:
-                attacked = attack(honest_view(model), images, labels, seed=settings.seed)
+                seeds = mix(batch.rows.to(device), settings.seed)
+                attacked = attack(honest_view(model), images, labels, seed=seeds)
                 robust += _count_correct(model, attacked, labels)
-    scores = {"validation_clean_accuracy": clean / split.num_images}
+    right = (processes or Processes()).add_up({"clean": clean, "robust": robust}, device)
+    scores = {"validation_clean_accuracy": right["clean"] / split.num_images}
     if attack:
-        scores["validation_robust_accuracy"] = robust / split.num_images
+        scores["validation_robust_accuracy"] = right["robust"] / split.num_images
     return scores
+
+
+def _look(model: nn.Module, split: Stream, settings: TrainingConfig) -> Look:
+    """Attack the first images of the validation split by one step and by several."""
+    batch = next(split.in_order())
+    device, epsilon = best_device(), settings.collapse_epsilon
+    images, labels = batch.images.to(device), batch.labels.to(device)
+    return look(model, images, labels, epsilon=epsilon, seed=settings.seed)
 
 
 def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> ModelSpec:

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from components.objectives import Objective, choose_objective
 from components.training.averaging import Average
+from components.training.collapse import Look
 from components.training.config import TrainingConfig
 from components.training.learner import Learner
 
@@ -30,24 +32,25 @@ def network():
         return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
 
 
-def objective(model, images, targets, *, seed):
+def scaled(model, images, targets, *, seed):
     return {"loss": 10 * functional.cross_entropy(model(images), targets)}
 
 
 def gradient(model):
-    loss = objective(model, IMAGES, TARGETS, seed=0)["loss"]
+    loss = scaled(model, IMAGES, TARGETS, seed=0)["loss"]
     return torch.autograd.grad(loss, list(model.parameters()))
 
 
-def learner(**changes):
-    made = Learner(network(), replace(SETTINGS, **changes), BATCHES)
+def learner(objective=None, **changes):
+    chosen = objective or Objective("scaled", scaled)
+    made = Learner(network(), chosen, replace(SETTINGS, **changes), BATCHES)
     made.keep({"validation_clean_accuracy": 0.0})
     return made
 
 
 def steps(made, count):
     for _ in range(count):
-        made.step(IMAGES, TARGETS, objective)
+        made.step(IMAGES, TARGETS)
     return list(made.model.parameters())
 
 
@@ -90,7 +93,7 @@ def test_optimizers_are_those_of_torch(name):
     )
     for _ in range(3):
         theirs.zero_grad()
-        objective(model, IMAGES, TARGETS, seed=0)["loss"].backward()
+        scaled(model, IMAGES, TARGETS, seed=0)["loss"].backward()
         theirs.step()
     for ours, their in zip(steps(made, 3), model.parameters(), strict=True):
         assert torch.allclose(ours, their, atol=1e-7)
@@ -136,3 +139,44 @@ def test_half_the_precision_learns_nearly_the_same():
     assert lower[0].dtype == torch.float32
     assert not torch.equal(exact[0], lower[0])
     assert torch.allclose(exact[0], lower[0], atol=0.05)
+
+
+def test_objectives_learn_which_epoch_it_is():
+    seen = []
+
+    def watching(model, images, targets, *, seed, epoch):
+        seen.append((seed, epoch))
+        return scaled(model, images, targets, seed=seed)
+
+    made = learner(Objective("watching", watching), seed=5)
+    for _ in range(2):
+        steps(made, BATCHES)
+        made.finish_epoch({"validation_clean_accuracy": 0.0})
+    assert seen == [(5, 0), (6, 0), (7, 1), (8, 1)]
+
+
+def test_free_replays_each_batch_and_goes_on_where_it_was():
+    free = {"name": "free", "epsilon": 0.1, "replays": 3}
+    whole, first = (learner(choose_objective(free)) for _ in range(2))
+    expected = steps(whole, 2)
+    steps(first, 1)
+    state, second = copy.deepcopy(first.state()), learner(choose_objective(free))
+    second.restore(state)
+    assert float(state["objective"]["perturbation"].abs().max()) > 0
+    for weight, value in zip(steps(second, 1), expected, strict=True):
+        assert torch.equal(weight, value)
+    once = steps(learner(choose_objective({**free, "replays": 1})), 2)
+    assert not torch.allclose(once[0], expected[0])
+
+
+def test_a_collapse_ends_training_with_the_epoch_before():
+    made, weights = learner(), []
+    for robust, several in ((0.3, 0.3), (0.4, 0.35), (0.6, 0.1)):
+        assert not made.done
+        steps(made, BATCHES)
+        weights.append(made.model[1].weight.detach().clone())
+        made.watch(Look(fgsm_accuracy=0.5, pgd_accuracy=several))
+        made.finish_epoch({"validation_clean_accuracy": robust})
+    assert made.done and "catastrophic overfitting" in made.ended
+    assert made.kept["epoch"] == 2
+    assert torch.equal(made.finish()[1].weight, weights[1])

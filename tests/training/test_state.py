@@ -19,10 +19,11 @@ from components.training.train import train
 
 SETTINGS = TrainingConfig(
     backbone={"name": "lenet5"},
-    objective={"name": "adversarial", "attack": {"name": "pgd", "epsilon": 0.1, "steps": 1}},
+    objective={"name": "adversarial", "attack": {"name": "fgsm", "epsilon": 0.1}},
     augmentations=({"name": "crop_and_flip", "padding": 2},),
     optimizer={"name": "sgd"},
     average_decay=0.99,
+    batch_size=96,
     epochs=2,
     state_seconds=0.0,  # after every batch
 )
@@ -31,7 +32,7 @@ KILLS = 10
 SERVER = """
 import os, sys
 from pathlib import Path
-import torch
+import torch._dynamo  # which a first step of any optimizer loads, for seconds
 from components.training.config import TrainingConfig
 from components.training.train import train
 torch.set_num_threads(1)
@@ -111,7 +112,7 @@ class Ending:
         return Watched(self.name, total, unit)
 
 
-def interrupted(settings, data, folder, after=30):
+def interrupted(settings, data, folder, after=17):
     with pytest.raises(Killed):
         train(
             settings, data=data, target=folder / "model", state=folder / "state", run=Ending(after)
