@@ -51,9 +51,25 @@ SUPPORTING = {
         "transfer",
     },
     "augmentations": {"boxes", "draws", "gates", "operations"},
-    "defences": {"defended"},
+    "defences": {
+        "attachment",
+        "defended",
+        "denoising",
+        "passing",
+        "restoration",
+        "two_phase",
+    },
     "models": {"build", "checkpoint", "costs", "latent", "ml_decoder", "serving", "weights"},
-    "objectives": set(),
+    "objectives": {
+        "ascent",
+        "budgets",
+        "controls",
+        "crafting",
+        "importance",
+        "masks",
+        "renewal",
+        "watching",
+    },
 }
 
 
