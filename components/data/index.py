@@ -4,8 +4,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from components.config import check_value
 from components.storage import Folder
 
 INDEX = "index.json"
@@ -143,11 +144,17 @@ def _parse(facts: dict[str, Any]) -> Index:
             split: Content(counts=tuple(content["counts"]), sha256=content["sha256"])
             for split, content in facts["splits"].items()
         },
-        shards=tuple(Shard(**shard) for shard in facts["shards"]),
-        encoding=facts["encoding"],
-        training_side=facts["training_side"],
-        location=facts["location"],
+        shards=tuple(_parse_shard(shard) for shard in facts["shards"]),
+        encoding=check_value("encoding", facts["encoding"], str),
+        training_side=check_value("training_side", facts["training_side"], int),
+        location=check_value("location", facts["location"], str),
     )
+
+
+def _parse_shard(facts: dict[str, Any]) -> Shard:
+    """Read what the fingerprint does not cover, so that types are all there is to go by."""
+    types = get_type_hints(Shard)
+    return Shard(**{name: check_value(name, facts[name], kind) for name, kind in types.items()})
 
 
 def _adds_up(index: Index) -> bool:

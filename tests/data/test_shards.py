@@ -207,7 +207,6 @@ def test_an_index_of_another_schema_is_refused(shards):
         lambda facts: facts["splits"]["train"]["counts"].__setitem__(0, 1000),
         lambda facts: facts["shards"].pop(),
         lambda facts: facts["shards"][0].update(rows=3),
-        lambda facts: facts["shards"][0].update(rows="4"),
         lambda facts: facts["shards"][0].update(file="../train-00000.parquet"),
         lambda facts: facts.update(fingerprint="0" * 64),
     ],
