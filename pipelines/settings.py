@@ -4,6 +4,7 @@ import dataclasses
 import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,7 +137,8 @@ def _attempts(section: Config) -> Iterator[tuple[str, Callable[[Choice], None], 
         case DataConfig():
             yield "source", trial.try_source, section.source
         case TrainingConfig():
-            yield "objective", trial.try_objective, section.objective
+            attempt = partial(trial.try_objective, defences=section.defences)
+            yield "objective", attempt, section.objective
             yield "optimizer", trial.try_optimizer, section.optimizer
             yield "schedule", trial.try_schedule, section.schedule
             if section.backbone is not None:

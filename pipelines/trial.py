@@ -1,6 +1,7 @@
 """Try the choices of a recipe on a toy image and a toy model, in milliseconds."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from components.training.schedules import SCHEDULES, Moment
 _IMAGES = torch.full((2, 1, 8, 8), 0.5)
 _LABELS = torch.tensor([0, 1])
 _REPETITIONS = ("steps", "queries", "restarts", "search_steps", "trials", "samples")
+_BLOCKS = ("levels", "denoise_at")  # name parts of the real network, which the toy does not have
 _TARGETS = torch.eye(4)[_LABELS]  # as many classes as the most demanding loss needs
 
 
@@ -40,8 +42,7 @@ def try_backbone(choice: Choice) -> None:
 
 def try_defence(choice: Choice) -> None:
     """Put a defence on the toy model, and look at it honestly."""
-    defended = choose(DEFENCES, choice)(_toy())
-    honest_view(defended)(_IMAGES)
+    honest_view(_wear(_toy(), choice))(_IMAGES)
 
 
 def try_attack(choice: Choice) -> None:
@@ -53,9 +54,12 @@ def try_attack(choice: Choice) -> None:
     attack(_toy(), _IMAGES, _LABELS, seed=0, **fewer)
 
 
-def try_objective(choice: Choice) -> None:
-    """Take the objective's losses on the toy model."""
-    choose_objective(choice)(_toy(), _IMAGES, _TARGETS, seed=0)
+def try_objective(choice: Choice, defences: Sequence[Choice] = ()) -> None:
+    """Take the objective's losses on the toy model, which wears the stage's defences."""
+    model = _toy()
+    for defence in defences:
+        model = _wear(model, defence)
+    choose_objective(choice)(model.train(), _IMAGES, _TARGETS, seed=0)
 
 
 def try_optimizer(choice: Choice) -> None:
@@ -75,8 +79,14 @@ def try_augmentation(choice: Choice) -> None:
     augment(_IMAGES, _TARGETS, generator=torch.Generator().manual_seed(0))
 
 
+def _wear(model: nn.Module, choice: Choice) -> nn.Module:
+    toyish = {key: value for key, value in choice.items() if key not in _BLOCKS}
+    return choose(DEFENCES, toyish)(model)
+
+
 def _toy() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         convolution = nn.Conv2d(_IMAGES.shape[1], 2, 3, stride=2, padding=1)
-        return nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(32, len(_TARGETS[0])))
+        head = nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32, len(_TARGETS[0]))
+        return nn.Sequential(convolution, nn.ReLU(), *head)

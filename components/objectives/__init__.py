@@ -27,6 +27,7 @@ from components.objectives.n_fgsm import n_fgsm
 from components.objectives.part import part
 from components.objectives.part_m import part_m
 from components.objectives.part_t import part_t
+from components.objectives.restoration import restoration
 from components.objectives.trades import trades
 from components.objectives.warmed_up import warmed_up
 from components.tensors import Images, Targets
@@ -45,6 +46,7 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
     "part": part,
     "part_m": part_m,
     "part_t": part_t,
+    "restoration": restoration,
     "trades": trades,
     "warmed_up": warmed_up,
 }

@@ -23,6 +23,7 @@ from components.data.crops import Crop, central_crop, random_resized_crop
 from components.data.index import Index
 from components.data.stream import Stream
 from components.defences.defended import honest_view
+from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.models.build import Model, ModelSpec, build_model
 from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
 from components.objectives import choose_objective
@@ -228,6 +229,9 @@ def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) 
         model.load_state_dict(start.state_dict())
     else:
         model.backbone.load_state_dict(start.backbone.state_dict())
+        for module in model.modules():
+            if isinstance(module, FeaturePyramidDecoder):
+                module.renew_back()
     return model
 
 

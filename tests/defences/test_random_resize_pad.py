@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from components.defences.defended import honest_view, is_randomised
-from components.defences.random_resize_pad import RandomResizePad
+from components.defences.random_resize_pad import RandomResizePad, predict_ensemble
 
 
 class Sight(nn.Module):
@@ -121,3 +121,110 @@ def test_wrong_size(min_size):
 
 def test_a_single_pixel_survives():
     assert all((image == 1).all() for image in draw(torch.ones(1, 1, 1, 1), 5, min_size=0.1))
+
+
+def test_published_form_has_91_outcomes_of_224_pixels():
+    """Six sides from 218 to 223, alike, and always a padded pixel right and below."""
+    count = 4_000
+    seen = collections.Counter(
+        tuple(occupied(image))
+        for image in draw(torch.ones(1, 1, 224, 224), count, min_size=218 / 224, form="published")
+    )
+    assert len(seen) == 91
+    sizes = collections.Counter()
+    for ((height, top), (width, left)), n in seen.items():
+        assert height == width and max(height + top, width + left) <= 223
+        sizes[height] += n
+        expected = count / 6 / (224 - height) ** 2
+        assert abs(n - expected) < 5 * math.sqrt(expected) + 1
+    assert sizes.keys() == {218, 219, 220, 221, 222, 223}
+    assert all(abs(n - count / 6) < 5 * math.sqrt(count * 5 / 36) for n in sizes.values())
+
+
+def test_per_sample_draws_differ_within_a_batch():
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(2)) + 0.1
+    (shown,) = draw(images, 1, min_size=0.5, per_sample=True)
+    assert len({tuple(occupied(image[None])) for image in shown}) > 3
+    torch.manual_seed(0)
+    alone = RandomResizePad(Sight(), min_size=0.5)
+    for image, expected in zip(images, shown, strict=True):
+        alone(image[None])  # the same stream, one image after the other
+        assert torch.equal(alone.inner.images[0], expected)
+
+
+def test_fixed_form_is_the_export_of_218_in_the_middle():
+    (shown,) = draw(torch.ones(2, 3, 224, 224), 1, min_size=218 / 224, fixed=True)
+    expected = torch.zeros(2, 3, 224, 224)
+    expected[..., 3:221, 3:221] = 1
+    assert torch.equal(shown, expected)
+    defence = RandomResizePad(Sight(), min_size=0.5, fixed=True)
+    honest_view(defence)(torch.ones(1, 1, 4, 4))
+    assert list(occupied(defence.inner.images)) == [(2, 1), (2, 1)] and not is_randomised(defence)
+
+
+def test_padding_may_be_grey():
+    (shown,) = draw(torch.ones(1, 1, 8, 8), 1, min_size=0.5, fixed=True, fill=0.25)
+    assert shown[0, 0, 0, 0] == 0.25 and (shown == 0.25).sum() == 64 - 16
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_other_interpolations_keep_grey_and_stay_in_range(interpolation):
+    grey = torch.full((1, 3, 9, 9), 0.5)
+    (shown,) = draw(grey, 1, min_size=0.6, fixed=True, interpolation=interpolation)
+    assert torch.allclose(shown[shown != 0], torch.tensor(0.5))
+    noise = torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)).round()
+    for shown in draw(noise, 20, min_size=0.5, interpolation=interpolation):
+        assert shown.min() >= 0 and shown.max() <= 1
+
+
+def test_a_seed_repeats_a_model_and_not_a_call():
+    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(2)) + 0.1
+
+    def calls(seed):
+        defence = RandomResizePad(Sight(), min_size=0.5, seed=seed)
+        for _ in range(5):
+            defence(images)
+            yield defence.inner.images
+
+    state = torch.random.get_rng_state()
+    first = list(calls(3))
+    assert all(torch.equal(*pair) for pair in zip(first, calls(3), strict=True))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert any(not torch.equal(image, first[0]) for image in first)
+    assert any(not torch.equal(*pair) for pair in zip(first, calls(4), strict=True))
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@torch.no_grad()
+def test_ensemble_averages_over_stated_draws(average, lin400):
+    defence, images = RandomResizePad(lin400.model, min_size=0.5), lin400.images[:20]
+    state = torch.random.get_rng_state()
+    found = predict_ensemble(defence, images, draws=7, seed=5, average=average)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(5)
+    drawn = torch.stack([defence(images) for _ in range(7)])
+    if average == "logits":
+        assert torch.allclose(found, drawn.mean(0), atol=1e-6)
+    else:
+        assert torch.allclose(found.exp(), drawn.softmax(2).mean(0), atol=1e-6)
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        predict_ensemble(defence, images, draws=0, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fill": 1.5}, r"fill must be in \[0, 1\], got 1.5"),
+        ({"form": "published", "min_size": 1.0}, "never draws the full side"),
+        ({"fixed": True, "seed": 3}, "fixed draws nothing"),
+        ({"fixed": True, "per_sample": True}, "fixed draws nothing"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        RandomResizePad(nn.Flatten(), **options)
+
+
+def test_published_form_wants_squares():
+    with pytest.raises(ValueError, match="takes square images, got 8 x 6"):
+        RandomResizePad(nn.Flatten(), form="published")(torch.ones(1, 1, 8, 6))

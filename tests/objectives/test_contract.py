@@ -57,7 +57,8 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_every_objective_is_exercised():
-    assert CHOICES.keys() == OBJECTIVES.keys()
+    """One needs a model of its own; test_restoration.py has it."""
+    assert CHOICES.keys() | {"restoration"} == OBJECTIVES.keys()
 
 
 @all_choices

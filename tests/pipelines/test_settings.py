@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -129,3 +130,13 @@ def test_wrong_recipes(tmp_path):
 
 def test_arguments_are_plain_text():
     assert all(isinstance(json.loads(text), dict) for text in arguments(RECIPE).values())
+
+
+def test_a_decoder_and_its_objective_are_tried_together():
+    decoder = {"name": "feature_pyramid_decoder", "width": 4, "levels": ["layer1", "layer2"]}
+    chosen = {"objective": {"name": "restoration"}, "defences": (decoder,)}
+    recipe = replace(RECIPE, stage_one=replace(RECIPE.stage_one, **chosen))
+    check_choices(recipe)
+    bare = replace(RECIPE, stage_one=replace(RECIPE.stage_one, objective={"name": "restoration"}))
+    with pytest.raises(ValueError, match=r"stage_one.objective: .* no feature pyramid decoder"):
+        check_choices(bare)

@@ -22,7 +22,9 @@ class Listing:
         self, folder: Folder, below: Iterable[str] = ("",), lists: Iterable[str] = ()
     ) -> None:
         self.folder = folder
-        self._db = sqlite3.connect("")  # a temporary file that goes with the connection
+        # A temporary file that goes with the connection, which any thread may have to close: the
+        # one in which nobody needs the listing any more.
+        self._db = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._db.close)
         self._db.execute("CREATE TABLE files (name TEXT PRIMARY KEY, size, version) WITHOUT ROWID")
         for part in below:

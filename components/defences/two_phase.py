@@ -1,0 +1,127 @@
+"""Two-phase losses: what trains a feature pyramid decoder, and the gate between its phases."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.defences.defended import Defended
+from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
+from components.defences.restoration import Scope
+from components.tensors import Images, Targets
+
+
+def find_decoder(model: nn.Module) -> FeaturePyramidDecoder:
+    """Give the decoder that a model wears outermost.
+
+    Raises:
+        ValueError: it wears none, or another defence around it.
+    """
+    for part in model.modules():
+        if isinstance(part, FeaturePyramidDecoder):
+            return part
+        if isinstance(part, Defended):
+            raise ValueError(
+                "the defence 'feature_pyramid_decoder' must come last, so that what it restores "
+                f"is the image itself; {type(part).__name__} is around it"
+            )
+    raise ValueError(
+        f"{type(model).__name__} has no feature pyramid decoder; put the defence "
+        "'feature_pyramid_decoder' on it"
+    )
+
+
+def restoration_loss(restored: Images, clean: Images) -> Tensor:
+    """Give the mean squared error, in float32; the L2 loss of Li et al., 2020."""
+    return functional.mse_loss(restored.float(), clean.float())
+
+
+def add_uniform_noise(images: Images, epsilon: float, *, seed: int) -> Images:
+    """Give a neighbour of each image, each pixel at most epsilon away; it may leave [0, 1].
+
+    Published are 0.01 for MNIST and SVHN, and about 0.007 for Caltech.
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    return images + epsilon * (2 * noise - 1)
+
+
+def two_phase_losses(
+    decoder: FeaturePyramidDecoder,
+    images: Images,
+    targets: Targets,
+    *,
+    noisy: Images | None = None,
+    threshold: float = 3.0,
+    classification_weight: float = 1.0,
+    restoration_weight: float = 1.0,
+    second_restoration_weight: float = 1.0,
+    gate_scope: Scope = "front_and_restore",
+    second: Literal["summed", "through", "none"] = "summed",
+) -> dict[str, Tensor]:
+    """Give the losses of a batch; ``loss`` is what training descends.
+
+    Li et al., 2020, https://arxiv.org/abs/2005.02552. While the restoration is off by more than the
+    threshold, the gate is closed and only the restoration is learned; once it is open, the label
+    is learned as well, and then with the restored image as input. With the gate closed, no gradient
+    reaches what the scope leaves out, so that an optimizer skips it if gradients are None.
+
+    Differs from the published code: there the second phase is an update of its own, which current
+    torch refuses because the first has changed the weights it looks back on; here both phases are
+    one sum. There the closed gate trains the transposed convolutions alone, by mistake:
+    ``enlarge`` is that.
+
+    Args:
+        decoder: in training mode.
+        images: clean; what is to be restored.
+        targets: class probabilities.
+        noisy: the same images with noise or attacked; None takes the clean ones.
+        threshold: T, in squared units of what is restored; published is 3, and 1 for Caltech. An
+            image that is black everywhere is off by less than 1.
+        classification_weight: alpha_1.
+        restoration_weight: alpha_2.
+        second_restoration_weight: alpha_2 of the second phase; published is 0.1 for Caltech.
+        gate_scope: what the closed gate trains.
+        second: ``summed`` stops the second phase's gradient at the restored image, ``through`` lets
+            it reach what has restored it, as published.
+
+    Returns:
+        ``loss`` and its terms, as far as they were computed, before they are weighted, and
+        ``gate``, which is 1 if it was open.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+    """
+    weights = (classification_weight, restoration_weight, second_restoration_weight)
+    if not (all(0 <= weight < math.inf for weight in weights) and threshold > 0):
+        raise ValueError(
+            f"weights must be finite and not negative, got {weights}, and threshold above 0, got "
+            f"{threshold}"
+        )
+    clean = decoder.enter(images)
+    seen = images if noisy is None else noisy
+    front = decoder.restore(seen)
+    error = restoration_loss(front.restored, clean)
+    gate = error.detach() <= threshold
+    losses = {"restoration": error.detach(), "gate": gate.float()}
+    if not gate:
+        if gate_scope != "front_and_restore":
+            image = decoder.restoration(front.features, clean.shape[-2:], scope=gate_scope)
+            error = restoration_loss(image, clean)
+        return {"loss": restoration_weight * error, **losses}
+    logits = decoder.classify(seen, front).logits
+    classification = functional.cross_entropy(logits.float(), targets)
+    loss = classification_weight * classification + restoration_weight * error
+    losses["classification"] = classification.detach()
+    if second != "none":
+        again = front.restored if second == "through" else front.restored.detach()
+        parts = decoder.parts(again, entered=True)
+        second_class = functional.cross_entropy(parts.logits.float(), targets)
+        second_error = restoration_loss(parts.front.restored, clean)
+        loss = loss + classification_weight * second_class
+        loss = loss + second_restoration_weight * second_error
+        losses["second_classification"] = second_class.detach()
+        losses["second_restoration"] = second_error.detach()
+    return {"loss": loss, **losses}
