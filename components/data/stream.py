@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -129,11 +129,11 @@ class Stream:
         """
         return self._batches(epoch, start)
 
-    def in_order(self) -> Iterator[Batch]:
+    def in_order(self) -> Generator[Batch, None, None]:
         """Give the batches as they were written, neither randomly cropped nor augmented."""
         return self._batches(None, 0)
 
-    def _batches(self, epoch: int | None, start: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int | None, start: int) -> Generator[Batch, None, None]:
         order = Order(self._loader.sizes, self._window_groups, seed=self._seed, epoch=epoch)
         windows: dict[int, _Window] = {}
         pending: deque[Future[Batch]] = deque()

@@ -4,7 +4,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -120,7 +121,7 @@ def _go_on(
             processes.share_buffers(learner.judged)
             scores = validate(learner.judged, validation, settings, processes)
             if settings.collapse_epsilon:
-                learner.watch(_look(learner.judged, validation, settings))
+                learner.watch(_look(learner.judged, validation, settings, processes))
             curves = learner.finish_epoch(scores)
             if processes.leads:
                 run.metrics({**curves, **scores}, step=learner.epoch)
@@ -266,12 +267,19 @@ def validate(
     return scores
 
 
-def _look(model: nn.Module, split: Stream, settings: TrainingConfig) -> Look:
-    """Attack the first images of the validation split by one step and by several."""
-    batch = next(split.in_order())
+def _look(model: nn.Module, split: Stream, settings: TrainingConfig, processes: Processes) -> Look:
+    """Attack the first images of the validation split by one step and by several.
+
+    All processes come to the same numbers: one that ended alone would leave the others waiting.
+    """
+    with closing(split.in_order()) as batches:
+        batch = next(batches)
     device, epsilon = best_device(), settings.collapse_epsilon
     images, labels = batch.images.to(device), batch.labels.to(device)
-    return look(model, images, labels, epsilon=epsilon, seed=settings.seed)
+    seen = look(model, images, labels, epsilon=epsilon, seed=settings.seed)
+    share = len(images) / split.batch_images(0)
+    sums = processes.add_up({name: share * value for name, value in asdict(seen).items()}, device)
+    return Look(**sums)
 
 
 def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> ModelSpec:

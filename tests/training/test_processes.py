@@ -23,6 +23,7 @@ SETTINGS = TrainingConfig(
     average_decay=0.9,
     batch_size=101,  # which two cannot share evenly
     epochs=2,
+    collapse_epsilon=0.05,  # of which all must come to the same opinion
 )
 
 
@@ -36,6 +37,7 @@ def together(settings, data, folder, processes=2):
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,  # one that waits for another would do so for ever
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
