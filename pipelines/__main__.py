@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines import data_commands
-from pipelines.usage import FAILED, INTERRUPTED, WRONG_USAGE, say_and_exit, usage_errors
+from pipelines.usage import (
+    FAILED,
+    INTERRUPTED,
+    WORKSPACE,
+    WRONG_USAGE,
+    WorkspaceOption,
+    say_and_exit,
+    usage_errors,
+)
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -34,10 +42,6 @@ _Recipe = Annotated[
 _Settings = Annotated[
     list[str] | None, typer.Option("--set", help="section.field=value; repeat it for more.")
 ]
-_Workspace = Annotated[
-    Path, typer.Option("--workspace", help="Folder of local runs and their tracking store.")
-]
-_WORKSPACE = Path(".bartizan")
 
 
 @app.command("list")
@@ -86,7 +90,7 @@ def run(
     pipeline: _Pipeline = "train_robust",
     recipe: _Recipe = "digits",
     settings: _Settings = None,
-    workspace: _Workspace = _WORKSPACE,
+    workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
     """Run a pipeline on this machine, without any server."""
     from rich.console import Console
@@ -116,7 +120,7 @@ def run(
         except KeyboardInterrupt:
             say_and_exit(f"run {folder.run_id} was stopped", INTERRUPTED)
     show_summary(folder, steps, console)
-    hint = "" if workspace == _WORKSPACE else f" --workspace {workspace}"
+    hint = "" if workspace == WORKSPACE else f" --workspace {workspace}"
     console.print(f"Compare  bartizan ui{hint}", highlight=False, soft_wrap=True)
 
 
@@ -149,7 +153,7 @@ def evaluate(
         list[str] | None, typer.Option("--set", help="field=value of the evaluation's settings.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 unless the number is trusted.")] = False,
-    workspace: _Workspace = _WORKSPACE,
+    workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
     """Attack any model and say how much it withstands, and whether to believe it."""
     from rich.console import Console
@@ -190,7 +194,7 @@ def evaluate(
 @app.command()
 def report(
     run_id: Annotated[str, typer.Argument(help="Which run; the last one by default.")] = "",
-    workspace: _Workspace = _WORKSPACE,
+    workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
     """Show a finished run's table and verdict again."""
     from rich.console import Console
@@ -206,7 +210,7 @@ def report(
 
 @app.command()
 def ui(
-    workspace: _Workspace = _WORKSPACE,
+    workspace: WorkspaceOption = WORKSPACE,
     port: Annotated[int, typer.Option(help="Where the page is served on this machine.")] = 5000,
 ) -> None:
     """Open MLflow's page on the runs and models of a workspace."""

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines.usage import usage_errors
+from pipelines.usage import WORKSPACE, WorkspaceOption, usage_errors
 
 app = typer.Typer(help="Look at data and at what is done to it.", no_args_is_help=True)
-_WORKSPACE = Path(".bartizan")
 
 
 @app.callback()
@@ -97,9 +96,7 @@ def submission(
         int, typer.Option(help="Scale the shorter side to this and cut out the middle.")
     ] = 0,
     grey: Annotated[bool, typer.Option(help="The model takes one channel.")] = False,
-    workspace: Annotated[
-        Path, typer.Option("--workspace", help="Folder of local runs and their tracking store.")
-    ] = _WORKSPACE,
+    workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
     """Classify a flat folder of images into the JSON list that the challenge takes."""
     from rich.console import Console

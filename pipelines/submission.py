@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.data.decode import Broken, Shaping, decode
+from components.data.decode import Shaping, decode_file
 from components.data.sources.source import SUFFIXES
 from components.evaluation.summarise import Candidate
 from components.tensors import best_device
@@ -90,12 +90,5 @@ def _numbered(folder: Path) -> dict[int, Path]:
 def _batches(files: dict[int, Path], shaping: Shaping) -> Iterator[torch.Tensor]:
     paths = list(files.values())
     for first in range(0, len(paths), _BATCH_SIZE):
-        pixels = [_pixels(path, shaping) for path in paths[first : first + _BATCH_SIZE]]
+        pixels = [decode_file(path, shaping) for path in paths[first : first + _BATCH_SIZE]]
         yield torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous() / 255
-
-
-def _pixels(path: Path, shaping: Shaping) -> Any:
-    try:
-        return decode(path.read_bytes(), shaping).pixels
-    except Broken as broken:
-        raise ValueError(f"{path} {broken}") from broken

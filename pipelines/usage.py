@@ -1,11 +1,16 @@
-"""What the caller got wrong, in one line and an exit code."""
+"""What commands share: where runs live, and what a caller got wrong, in a line and a code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
+WORKSPACE = Path(".bartizan")
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", help="Folder of local runs and their tracking store.")
+]
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,18 @@ def decode(content: bytes, shaping: Shaping) -> Decoded:
     return Decoded(
         pixels.reshape(*pixels.shape[:2], -1), untouched and image.format in ("JPEG", "MPO")
     )
+
+
+def decode_file(path: Path, shaping: Shaping) -> NDArray[np.uint8]:
+    """Read an image file as `decode` does its bytes.
+
+    Raises:
+        ValueError: the file is broken; the message names it.
+    """
+    try:
+        return decode(path.read_bytes(), shaping).pixels
+    except Broken as broken:
+        raise ValueError(f"{path} {broken}") from broken
 
 
 def _load(content: bytes, min_side: int) -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.data.batches import Split
-from components.data.decode import Broken, Shaping, decode
+from components.data.decode import Shaping, decode_file
 from components.data.shards import image_id
 from components.data.sources.source import SUFFIXES
 
@@ -40,10 +40,7 @@ def read_loose(
     pixels: list[NDArray[np.uint8]] = []
     ids = []
     for _, path in chosen:
-        try:
-            image = decode(path.read_bytes(), shaping).pixels
-        except Broken as broken:
-            raise ValueError(f"{path} {broken}") from broken
+        image = decode_file(path, shaping)
         if image.shape != (pixels or [image])[0].shape:
             raise ValueError(
                 f"{path} has the shape {image.shape}, others have {pixels[0].shape}; "

@@ -32,6 +32,9 @@ class Defended(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to attack it honestly")
 
+    def renew(self) -> None:
+        """Follow the wrapped model, whose weights were just loaded; most have nothing to renew."""
+
     def forward(self, images: Images) -> Logits:
         """Classify pixels in [0, 1]."""
         raise NotImplementedError

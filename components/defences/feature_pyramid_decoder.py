@@ -199,7 +199,7 @@ class FeaturePyramidDecoder(Defended):
             )
         return self._finish(passed, front, middle)
 
-    def renew_back(self) -> None:
+    def renew(self) -> None:
         """Start the back pass's own weights from the front's, once these were loaded."""
         if self.back is not None:
             self.back.load_state_dict(self.inner.state_dict())

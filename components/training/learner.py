@@ -109,10 +109,12 @@ class Learner:
                 losses = self._objective(self.model, images, targets, seed=seed, epoch=self.epoch)
             losses["loss"].backward()
         self._processes.average_gradients(self.model, share)
-        weights = [p for p in self.model.parameters() if p.grad is not None]
-        length = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        length = torch.nn.utils.get_total_norm(gradients)
         if settings.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(weights, settings.clip_norm, length)
+            torch.nn.utils.clip_grads_with_norm_(
+                self.model.parameters(), settings.clip_norm, length
+            )
         self._optimizer.step()
         if self._average:
             self._average.update(self.model)

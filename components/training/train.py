@@ -23,8 +23,7 @@ from components.config import Choice
 from components.data.crops import Crop, central_crop, random_resized_crop
 from components.data.index import Index
 from components.data.stream import Stream
-from components.defences.defended import honest_view
-from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
+from components.defences.defended import Defended, honest_view
 from components.models.build import Model, ModelSpec, build_model
 from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
 from components.objectives import choose_objective
@@ -231,8 +230,8 @@ def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) 
     else:
         model.backbone.load_state_dict(start.backbone.state_dict())
         for module in model.modules():
-            if isinstance(module, FeaturePyramidDecoder):
-                module.renew_back()
+            if isinstance(module, Defended):
+                module.renew()
     return model
 
 

@@ -193,7 +193,7 @@ def test_back_pass_starts_from_weights_that_were_loaded(trunk, decoded, pictures
     decoder, shared = decoded(trunk=trunk), decoded()
     decoder.inner.load_state_dict(shared.inner.state_dict())
     decoder.restoration.load_state_dict(shared.restoration.state_dict())
-    decoder.renew_back()
+    decoder.renew()
     assert torch.equal(decoder(pictures), shared(pictures))
 
 

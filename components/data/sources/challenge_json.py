@@ -53,13 +53,7 @@ def challenge_json(
     def records() -> Iterator[Record | Refused]:
         return listing.join(labels(), frozenset(classes), (images,))
 
-    return Source(
-        classes=classes,
-        grey=grey,
-        records=records,
-        read=folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=grey)
 
 
 def _read(

@@ -57,13 +57,7 @@ def split_folders(
         for part, role in roles.items():
             yield from _classified(listing, part, classes, role, inner)
 
-    return Source(
-        classes=classes,
-        grey=grey,
-        records=records,
-        read=listing.folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=grey)
 
 
 def class_folders(
@@ -105,13 +99,7 @@ def class_folders(
             if "/" not in name[len(start) :]:
                 yield Refused(name=name, reason="lies in no class's folder")
 
-    return Source(
-        classes=classes,
-        grey=grey,
-        records=records,
-        read=listing.folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=grey)
 
 
 def _classified(

@@ -68,13 +68,7 @@ def _with_list(listing: Listing, labels: str, tested: str, inner: str) -> Source
         listed = _listed(listing, labels, tested, classes)
         yield from listing.join(listed, frozenset(classes), [tested])
 
-    return Source(
-        classes=classes,
-        grey=False,
-        records=records,
-        read=listing.folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=False)
 
 
 def _listed(

@@ -51,13 +51,7 @@ def label_file(
     def records() -> Iterator[Record | Refused]:
         return listing.join(labels(), frozenset(classes), (train, test))
 
-    return Source(
-        classes=classes,
-        grey=grey,
-        records=records,
-        read=folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=grey)
 
 
 def _read(

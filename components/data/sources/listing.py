@@ -3,9 +3,9 @@
 import hashlib
 import sqlite3
 import weakref
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
-from components.data.sources.source import SUFFIXES, Record, Refused
+from components.data.sources.source import SUFFIXES, Record, Refused, Source
 from components.storage import Folder
 
 
@@ -42,6 +42,18 @@ class Listing:
                 raise ValueError(
                     f"{self.folder.address} holds {entry.name!r}, whose name is no UTF-8; rename it"
                 ) from None
+
+    def source(
+        self,
+        classes: tuple[str, ...],
+        records: Callable[[], Iterator[Record | Refused]],
+        *,
+        grey: bool,
+    ) -> Source:
+        """Give the source whose files these are."""
+        return Source(
+            classes=classes, grey=grey, records=records, read=self.folder.read, state=self.state
+        )
 
     def names(self, below: str = "") -> Iterator[str]:
         """Give the files below a folder, in order of their names."""

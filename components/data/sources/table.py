@@ -98,13 +98,7 @@ def table(
     def records() -> Iterator[Record | Refused]:
         return listing.join(labels(), frozenset(classes), (images,))
 
-    return Source(
-        classes=classes,
-        grey=grey,
-        records=records,
-        read=folder.read,
-        state=listing.state,
-    )
+    return listing.source(classes, records, grey=grey)
 
 
 def _roles(names: set[str]) -> dict[str, Published]:
