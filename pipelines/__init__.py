@@ -6,4 +6,6 @@ when it is compiled, since kfp takes a second or two to load.
 
 PIPELINES: dict[str, str] = {
     "train_robust": "prepare, train in three stages, prune, attack every stage, compare, promote",
+    "fine_tune": "prepare, train in two stages, attack both, compare, promote",
+    "compare_trainings": "prepare, train and attack every arm with every seed, tabulate",
 }

@@ -4,6 +4,7 @@ It is a process of its own because the runner keeps its state per process, print
 says little about a failure; the command line that starts it watches the steps' events instead.
 """
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -20,9 +21,9 @@ def main(folder: RunFolder, pipeline: str, artifact_root: str) -> None:
     # Images have symbolic names here, which the runner takes for a sign of another language.
     warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     execute = components.load_component_from_file(str(folder.pipeline))
-    tracking.open_pipeline_run(
-        pipeline, folder.run_id, read_arguments(folder.pipeline), artifact_root=artifact_root
-    )
+    given = read_arguments(folder.pipeline).items()
+    texts = {name: v if isinstance(v, str) else json.dumps(v) for name, v in given}
+    tracking.open_pipeline_run(pipeline, folder.run_id, texts, artifact_root=artifact_root)
     status: tracking.Status = "FAILED"
     try:
         runner = local.SubprocessRunner(use_venv=False)

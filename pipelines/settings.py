@@ -13,7 +13,7 @@ from components.data.config import DataConfig
 from components.evaluation.config import EvaluationConfig
 from components.pruning.config import PruningConfig
 from components.training.config import TrainingConfig
-from pipelines.recipe import Recipe, sections
+from pipelines.recipe import Recipe
 from pipelines.recipes import RECIPES
 
 ConfigType = TypeVar("ConfigType", bound=Config)
@@ -56,13 +56,13 @@ def override(recipe: Recipe, assignment: str) -> Recipe:
     section, *fields = path.strip().split(".")
     if not equals or not fields:
         raise ValueError(f"a setting is written section.field=value, got {assignment!r}")
-    known = sections(recipe)
+    known = recipe.sections()
     rooms = {_room(config) for config in known.values()}
     chosen = [name for name, config in known.items() if section in (name, _room(config))]
     if not chosen:
         raise ValueError(unknown("section", section, {*known, *rooms}))
     changes = {name: _set(name, known[name], fields, parse_value(text.strip())) for name in chosen}
-    return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
+    return recipe.with_sections(changes)
 
 
 def override_field(section: str, config: ConfigType, assignment: str) -> ConfigType:
@@ -85,7 +85,7 @@ def check_choices(recipe: Recipe) -> None:
     Raises:
         ValueError: a name or an option is unknown, or a value is out of range.
     """
-    for name, section in sections(recipe).items():
+    for name, section in recipe.sections().items():
         for where, attempt, choice in _attempts(section):
             try:
                 attempt(choice)
@@ -150,7 +150,11 @@ def _attempts(section: Config) -> Iterator[tuple[str, Callable[[Choice], None], 
             for augmentation in section.augmentations:
                 yield "augmentations", trial.try_augmentation, augmentation
         case PruningConfig():
-            yield "attack", trial.try_attack, section.attack
+            yield "method", trial.try_method, section.method
+            if section.attack is not None:
+                yield "attack", trial.try_attack, section.attack
+            for augmentation in section.augmentations:
+                yield "augmentations", trial.try_augmentation, augmentation
         case EvaluationConfig():
             threat = {"epsilon": section.epsilon, "norm": section.norm}
             for attack in section.attacks:

@@ -10,6 +10,9 @@ from rich.table import Table
 
 from components.evaluation.report import PAGE, REPORT, Accuracy, RobustnessReport, load_report
 from components.registry.verdict import VERDICT, Verdict, load_verdict
+from components.study.tabulate import PAGE as TABLE_PAGE
+from components.study.tabulate import TABLE, Repeated, load_table, tell_gain
+from components.study.tabulate import Table as Study
 from pipelines.workspace import RunFolder
 
 _SHOWN_ATTACKS = 3  # as many as fit 80 columns; the page shows them all
@@ -30,6 +33,11 @@ def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> 
     found = [(load_report(path)[0], path) for path in folder.folders_with(REPORT)]
     if not found:
         raise ValueError(f"the run {folder.run_id} has left no report; see {folder.log}")
+    for path in folder.folders_with(TABLE):
+        console.print(_study(load_table(path)))
+        page = shutil.copyfile(path / TABLE_PAGE, folder.path / TABLE_PAGE)
+        console.print(f"\nTable    {page}", soft_wrap=True)
+        return
     found.sort(key=lambda pair: stages.index(pair[0].title))
     console.print(_table([report for report, _ in found]))
     for path in folder.folders_with(VERDICT):
@@ -66,6 +74,34 @@ def _table(reports: Sequence[RobustnessReport]) -> Table:
             f"[{TRUST_COLOURS[report.trust]}]{report.trust}",
         )
     return table
+
+
+def _study(study: Study) -> Table:
+    table = Table(
+        title=f"Test accuracy under {study.norm} attacks of radius {study.epsilon:g}, in percent",
+        caption=f"n = {study.num_images} images; mean ± standard deviation over "
+        f"{len(study.rows[0].seeds)} seeds; below, the 95 % interval of so many images",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("training", min_width=11)
+    for name in ("clean", "naive", "honest", "against\nthe first", "trust"):
+        table.add_column(name, justify="right")
+    for row in study.rows:
+        table.add_row(
+            row.arm.replace("_", " "),
+            *(_repeated(accuracy) for accuracy in (row.clean, row.naive, row.robust)),
+            "" if row is study.rows[0] else tell_gain(row),
+            f"[{TRUST_COLOURS[row.trust]}]{row.trust}",
+        )
+    return table
+
+
+def _repeated(accuracy: Repeated) -> str:
+    return f"{accuracy}\n[dim]{accuracy.mean.low * 100:.1f}–{accuracy.mean.high * 100:.1f}"
 
 
 def _header(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ import pipelines
 from components import images
 from pipelines import PIPELINES
 from pipelines.compile import compile_pipeline
-from pipelines.graph import read_steps
+from pipelines.graph import read_arguments, read_steps
 from pipelines.picture import draw_pipeline
-from pipelines.recipe import arguments
 from pipelines.recipes import RECIPES
 
 WITHOUT_TORCH = """
@@ -26,15 +26,23 @@ compile_pipeline(sys.argv[1], RECIPES[sys.argv[2]], Path(sys.argv[3]))
 """
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_compiles_where_torch_cannot_be_imported(pipeline, recipe, tmp_path):
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_compiles(name, tmp_path):
+    recipe = RECIPES[name]
+    compile_pipeline(recipe.pipeline, recipe, tmp_path / "pipeline.yaml")
+    assert read_arguments(tmp_path / "pipeline.yaml") == recipe.arguments()
+    assert recipe.pipeline in PIPELINES
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "gcm_small", "part_small"])
+def test_compiles_where_torch_cannot_be_imported(recipe, tmp_path):
     target = tmp_path / "pipeline.yaml"
-    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, pipeline, recipe, target], check=True)
+    words = [RECIPES[recipe].pipeline, recipe, target]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], check=True)
     spec = next(yaml.safe_load_all(target.read_text()))
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     defaults = {name: parameter["defaultValue"] for name, parameter in parameters.items()}
-    assert defaults == arguments(RECIPES[recipe])
+    assert defaults == RECIPES[recipe].arguments()
 
 
 @pytest.fixture
@@ -57,6 +65,19 @@ def test_steps_carry_the_names_of_the_run_graph(tmp_path):
         "promote-model",
     ]
     assert [step for step in steps if step in expected] == expected
+
+
+def test_steps_of_a_loop_are_named_once_for_each_item(tmp_path):
+    study = RECIPES["part_small"]
+    study = replace(study, arms={"plain": study.arms["adversarial"]})
+    compile_pipeline(study.pipeline, study, tmp_path / "pipeline.yaml")
+    trained = [f"{word}-plain-{seed}" for seed in (0, 1, 2) for word in ("train", "evaluate")]
+    assert read_steps(tmp_path / "pipeline.yaml") == ("prepare-data", *trained, "tabulate")
+
+
+def test_recipe_of_another_pipeline(tmp_path):
+    with pytest.raises(ValueError, match="fine_tune needs a recipe of its own, this one is for tr"):
+        compile_pipeline("fine_tune", RECIPES["tiny"], tmp_path / "pipeline.yaml")
 
 
 def test_every_step_knows_its_own_name(spec):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.recipe import TrainRobustRecipe, arguments, sections
+from components.training.config import TrainingConfig
+from pipelines.recipe import Recipe
 from pipelines.recipes import RECIPES
 from pipelines.settings import check_choices, load_recipe, override
 
@@ -20,13 +21,38 @@ def test_every_recipe_holds_only_what_the_tables_know(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_travels_as_text(name):
-    for section, text in arguments(RECIPES[name]).items():
-        original = sections(RECIPES[name])[section]
-        assert type(original).from_json(text) == original
+    for section in RECIPES[name].sections().values():
+        assert type(section).from_json(section.to_json()) == section
 
 
 def test_field_of_a_section():
     assert override(RECIPE, "stage_one.epochs=7").stage_one.epochs == 7
+
+
+def test_arms_of_a_study_are_sections():
+    study = RECIPES["part_small"]
+    changed = override(override(study, "part.epochs=7"), "study.seeds=[4]")
+    assert changed.arms["part"].epochs == 7
+    assert {**changed.arms, "part": study.arms["part"]} == study.arms
+    items = changed.arguments()["trainings"]
+    assert [item["train"] for item in items[:2]] == ["train-adversarial-4", "train-part-4"]
+    assert {TrainingConfig.from_json(item["config"]).seed for item in items} == {4}
+    everywhere = override(study, "training.epochs=2")
+    assert {arm.epochs for arm in everywhere.arms.values()} == {2}
+
+
+@pytest.mark.parametrize("name", ["data", "sections", "Two words", "train-it", ""])
+def test_an_arm_needs_a_name_that_is_free(name):
+    study = RECIPES["part_small"]
+    with pytest.raises(ValueError, match="an arm needs a free name"):
+        replace(study, arms={name: study.arms["part"]})
+
+
+def test_seeds_of_a_study_are_its_own():
+    with pytest.raises(ValueError, match=r"the seeds of all arms are study\.seeds"):
+        override(RECIPES["part_small"], "part.seed=3")
+    with pytest.raises(ValueError, match="seeds must be different numbers"):
+        override(RECIPES["part_small"], "study.seeds=[1, 1]")
 
 
 def test_a_room_stands_for_all_its_sections():
@@ -124,12 +150,12 @@ def test_wrong_recipes(tmp_path):
     with pytest.raises(ValueError, match="there is no recipe file"):
         load_recipe(str(tmp_path / "none.py"))
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ValueError, match=f"must set RECIPE to a {TrainRobustRecipe.__name__}"):
+    with pytest.raises(ValueError, match=f"must set RECIPE to a {Recipe.__name__}"):
         load_recipe(str(tmp_path / "empty.py"))
 
 
 def test_arguments_are_plain_text():
-    assert all(isinstance(json.loads(text), dict) for text in arguments(RECIPE).values())
+    assert all(isinstance(json.loads(text), dict) for text in RECIPE.arguments().values())
 
 
 def test_a_decoder_and_its_objective_are_tried_together():
