@@ -37,14 +37,19 @@ def append(journal: Path, step: str, author: str, note: Note) -> None:
         file.write(json.dumps(asdict(Entry(step, author, note))) + "\n")
 
 
-def follow(journal: Path, ended: threading.Event) -> Iterator[Entry]:
-    """Give the entries as they come, until the event says that none will come any more."""
+def follow(journal: Path, ended: threading.Event) -> Iterator[list[Entry]]:
+    """Give the entries as they come, several times a second and so perhaps none.
+
+    It ends when the event has said that none will come any more, and all are given.
+    """
     with journal.open(encoding="utf-8") as file:
         pending, last_look = "", False
         while not last_look:
             last_look = ended.wait(_SECONDS_BETWEEN_LOOKS)
+            entries = []
             for line in file:
                 pending += line
                 if pending.endswith("\n"):
-                    yield Entry(**json.loads(pending))
+                    entries.append(Entry(**json.loads(pending)))
                     pending = ""
+            yield entries

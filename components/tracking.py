@@ -1,47 +1,35 @@
 """Runs and curves in MLflow, and the progress of a step; without a server it says so once."""
 
 import functools
-import json
 import os
 import secrets
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
+from components import tracked_runs
 from components.config import Config
 from components.endings import termination_as_exit, where
-from components.journal import Note, append, follow
+from components.journal import Note, append
 from components.progress import Progress, emit
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-URI = "MLFLOW_TRACKING_URI"
-"""Environment variable with the address of the tracking store; without it nothing is tracked."""
+from components.secrecy import hide_tracking_password
+from components.sending import insist, sent
+from components.tracked_runs import URI as URI  # named here, too: it belongs to the interface
+from components.tracked_runs import Status as Status
 
 PIPELINE_RUN = "KFP_RUN_ID"
 """Environment variable with the id of the pipeline run that a step belongs to."""
 
 JOURNAL = "BARTIZAN_JOURNAL"
-"""Environment variable with the file for a step's notes, where another process writes them."""
+"""Environment variable with the file for a step's notes, where another process sends them."""
 
-EXPERIMENT = "bartizan"
-"""Where runs are kept, unless the environment names another experiment."""
+AUTHOR = "BARTIZAN_AUTHOR"
+"""Environment variable that tells a process for which attempt at a step it works."""
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-_PIPELINE_RUN_TAG = "kfp.pipeline_run_id"  # KFP's own name, which its server writes too
-_ROLE_TAG = "bartizan.role"
-_SECONDS_BETWEEN_WRITES = 1.0
-_MOST_POINTS = 1000  # the most that MLflow takes in one write
-_MOST_PARAMS = 100
-_LONGEST_PARAM = 6000
+_PASSED_ON = (URI, PIPELINE_RUN, "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 
 
 class Run:
@@ -50,10 +38,21 @@ class Run:
     Args:
         name: of the step in the run graph.
         tell: gets every note.
+        environment: see below.
+
+    Attributes:
+        name: as above.
+        environment: variables with which `continued_run` tells the same run in another process;
+            JOURNAL is a file of this machine, to be left out elsewhere.
     """
 
-    def __init__(self, name: str, tell: Callable[[Note], None] | None = None) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        tell: Callable[[Note], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.environment = name, dict(environment or {})
         self._tell = tell or _ignore
 
     def settings(self, prefix: str, config: Config) -> None:
@@ -86,28 +85,60 @@ UNTRACKED = Run("untracked")
 """Records nothing; what a verb gets that is called outside any step."""
 
 
+class _Unheard(Run):
+    def progress(self, total: int, unit: str) -> Progress:
+        return Progress(self.name, total, unit, shown=False)
+
+
+UNHEARD = _Unheard("unheard")
+"""Shows no progress either; what a verb gets in a process beside the one that tells for all."""
+
+
 @contextmanager
-def step_run(step: str, prefix: str, settings: Config) -> Iterator[Run]:
+def step_run(
+    step: str, prefix: str, settings: Config, *, unsent: Path | None = None
+) -> Iterator[Run]:
     """Announce a step, track it, and say how it ended, also when it fails or is stopped.
+
+    A tracking store that cannot be reached stops no step: what it misses is sent when it is back.
 
     Args:
         step: its name in the run graph.
         prefix: of its settings among the run's parameters.
         settings: of the step.
+        unsent: folder that keeps what could not be sent by the end, if there is one that outlives
+            the step; None keeps it among temporary files.
     """
+    hide_tracking_password()
     emit(step, "start")
-    run = Run(step)
     with termination_as_exit():
         try:
-            run = _start(step)
-            run.settings(prefix, settings)
-            yield run
-            run.end("FINISHED")
+            with _tracked(step, secrets.token_hex(8), unsent) as run, _outcome_told(run):
+                run.settings(prefix, settings)
+                yield run
         except BaseException as error:
             emit(step, "failed", error=f"{type(error).__name__}: {error}", where=where(error))
-            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
     emit(step, "end")
+
+
+@contextmanager
+def continued_run(step: str) -> Iterator[Run]:
+    """Tell the run of a step that another process has begun, and will end.
+
+    It is known by the other one's `Run.environment`; without that, nothing is tracked.
+
+    Args:
+        step: its name in the run graph.
+    """
+    hide_tracking_password()
+    author = os.environ.get(AUTHOR)
+    with termination_as_exit():
+        if not author:
+            yield Run(step)
+            return
+        with _tracked(step, author, None) as run:
+            yield run
 
 
 def open_pipeline_run(
@@ -135,211 +166,80 @@ def open_pipeline_run(
         _say_untracked()
         return ""
     remote = uri.startswith("http")
-    experiment = _experiment(None if remote else artifact_root)
-    parent = _pipeline_run(experiment, run_id, f"{pipeline} {run_id}")
-    for section, text in (recipe or {}).items():
-        _log_settings(parent, section, text)
+    experiment, parent = tracked_runs.open_pipeline_run(
+        run_id, f"{pipeline} {run_id}", recipe or {}, None if remote else artifact_root
+    )
     return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{parent}" if remote else parent
 
 
 def close_pipeline_run(run_id: str, status: Status) -> None:
     """End a pipeline's run, and with it the steps' runs that died without a word."""
-    if not os.environ.get(URI):
-        return
-    client = _client()
-    for run in _find(_experiment(), run_id):
-        is_pipeline = run.data.tags.get(_ROLE_TAG) == "pipeline"
-        died = run.info.status == "RUNNING" and status != "FINISHED"
-        if is_pipeline or died:
-            client.set_terminated(run.info.run_id, status)
+    if os.environ.get(URI):
+        insist(functools.partial(tracked_runs.close_pipeline_run, run_id, status))
 
 
 @contextmanager
 def write_for_steps(journal: Path) -> Iterator[None]:
-    """Write to the tracking store what steps started by this process note down.
+    """Send to the tracking store what steps started by this process note down.
 
     Loading MLflow takes a step seconds of computing; this way one process pays for all. Steps that
-    need MLflow for more than their notes write for themselves.
+    need MLflow for more than their notes send for themselves.
 
     Args:
-        journal: file that receives the notes.
+        journal: file that receives the notes; what could not be sent by the end is kept beside it.
     """
     if not os.environ.get(URI):
         yield
         return
-    journal.touch()
     os.environ[JOURNAL] = str(journal)
-    ended = threading.Event()
-    with ThreadPoolExecutor(1) as writing:
-        written = writing.submit(_write_notes, journal, ended)
-        try:
+    try:
+        with sent(journal, journal.with_name("unsent.jsonl")):
             yield
-        finally:
-            del os.environ[JOURNAL]
-            ended.set()
-    written.result()
+    finally:
+        os.environ.pop(JOURNAL, None)
 
 
-def _start(step: str) -> Run:
+@contextmanager
+def _tracked(step: str, author: str, unsent: Path | None) -> Iterator[Run]:
+    """Give a run whose notes are sent, by this process or by one that has asked for them."""
     if not os.environ.get(URI):
         _say_untracked()
-        return Run(step)
-    journal = os.environ.get(JOURNAL)
-    if journal and "mlflow" not in sys.modules:
-        return Run(step, functools.partial(append, Path(journal), step, secrets.token_hex(4)))
-    mlflow = _load_mlflow()
-    # Where KFP's server has made the step's run, MLflow finds its id in the environment.
-    made = None if os.environ.get("MLFLOW_RUN_ID") else _step_run(step)
-    return Run(step, _Writer(mlflow.start_run(made, nested=True).info.run_id).take)
+        yield Run(step)
+        return
+    passed_on = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+    run_id, pipeline_run = passed_on.get("MLFLOW_RUN_ID", ""), passed_on.get(PIPELINE_RUN, "")
+    journal, checked = os.environ.get(JOURNAL), _nothing
+    with ExitStack() as stack:
+        if not journal or "mlflow" in sys.modules:
+            journal = stack.enter_context(tempfile.TemporaryDirectory()) + "/notes.jsonl"
+            kept = (unsent or Path(tempfile.gettempdir())) / f"unsent-{author}.jsonl"
+            checked = stack.enter_context(sent(Path(journal), kept))
+        if "mlflow" in sys.modules:  # then the step writes to the store itself, in the same run
+            run_id = run_id or tracked_runs.open_step_run(step, author, pipeline_run)
+            stack.enter_context(tracked_runs.active(run_id))
+
+        def tell(note: Note) -> None:
+            checked()
+            append(Path(journal), step, author, note)
+
+        tell({"kind": "open", "run_id": run_id, "pipeline_run": pipeline_run})
+        yield Run(step, tell, {**passed_on, AUTHOR: author, JOURNAL: journal})
 
 
-def _write_notes(journal: Path, ended: threading.Event) -> None:
-    writers: dict[str, _Writer] = {}
-    for entry in follow(journal, ended):
-        if entry.author not in writers:
-            writers[entry.author] = _Writer(_step_run(entry.step))
-        writers[entry.author].take(entry.note)
+@contextmanager
+def _outcome_told(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    run.end("FINISHED")
 
 
-class _Writer:
-    """Writes a step's notes into its MLflow run, in few and bounded batches."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        self.client = _client()
-        self._points: list[Any] = []
-        self._last_write = float("-inf")
-
-    def take(self, note: Note) -> None:
-        match note["kind"]:
-            case "settings":
-                _log_settings(self.run_id, note["prefix"], note["text"])
-            case "metrics":
-                self._add_points(note)
-            case "folder":
-                self.client.log_artifacts(self.run_id, note["path"], note["name"])
-            case "end":
-                self._write()
-                self._end(note["status"])
-
-    def _add_points(self, note: Note) -> None:
-        from mlflow.entities import Metric  # loaded where there is a writer
-
-        moment = int(note["time"] * 1000)
-        points = note["values"].items()
-        self._points += [Metric(name, value, moment, note["step"]) for name, value in points]
-        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
-            self._write()
-
-    def _write(self) -> None:
-        for start in range(0, len(self._points), _MOST_POINTS):
-            batch = self._points[start : start + _MOST_POINTS]
-            self.client.log_batch(self.run_id, metrics=batch)
-        self._points.clear()
-        self._last_write = time.monotonic()
-
-    def _end(self, status: Status) -> None:
-        mlflow = _load_mlflow()
-        active = mlflow.active_run()
-        if active and active.info.run_id == self.run_id:
-            mlflow.end_run(status)
-        else:
-            self.client.set_terminated(self.run_id, status)
-
-
-def _step_run(step: str) -> str:
-    """Make the run of a step, below that of its pipeline run if it belongs to one."""
-    experiment, tags = _experiment(), {_ROLE_TAG: "step"}
-    if pipeline_run := os.environ.get(PIPELINE_RUN):
-        tags[_PIPELINE_RUN_TAG] = pipeline_run
-        tags["mlflow.parentRunId"] = _pipeline_run(experiment, pipeline_run, pipeline_run)
-    return str(_client().create_run(experiment, run_name=step, tags=tags).info.run_id)
-
-
-def _load_mlflow() -> Any:
-    """Import MLflow, which takes seconds: only a process that tracks pays for it."""
-    import mlflow
-
-    return mlflow
-
-
-def _client() -> "MlflowClient":
-    client: MlflowClient = _load_mlflow().MlflowClient()
-    return client
+def _nothing() -> None:
+    pass
 
 
 @functools.cache
 def _say_untracked() -> None:
     print(f"{URI} is not set, so nothing is tracked")
-
-
-def _experiment(artifact_root: str | None = None) -> str:
-    """Find the experiment, or make it."""
-    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return given
-    client, name = _client(), os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name, artifact_location=artifact_root))
-    except _load_mlflow().MlflowException as error:
-        # Another step may have made it since we looked.
-        if error.error_code == "RESOURCE_ALREADY_EXISTS" and (
-            found := client.get_experiment_by_name(name)
-        ):
-            return str(found.experiment_id)
-        raise
-
-
-def _pipeline_run(experiment: str, run_id: str, name: str) -> str:
-    """Find the run that stands for the pipeline run, or make it."""
-    client = _client()
-    if not (found := _find(experiment, run_id, role="pipeline")):
-        tags = {_PIPELINE_RUN_TAG: run_id, _ROLE_TAG: "pipeline"}
-        made = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        # Steps that start side by side may each have made one; all of them keep the oldest.
-        found = _find(experiment, run_id, role="pipeline")
-        if found[0].info.run_id != made:
-            client.delete_run(made)
-    return str(found[0].info.run_id)
-
-
-def _find(experiment: str, run_id: str, role: str | None = None) -> list[Any]:
-    """Give the runs of a pipeline run, the oldest first."""
-    wanted = {_PIPELINE_RUN_TAG: run_id} | ({_ROLE_TAG: role} if role else {})
-    condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in wanted.items())
-    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-    return list(_client().search_runs([experiment], condition, order_by=order))
-
-
-def _log_settings(run_id: str, prefix: str, text: str) -> None:
-    """Log settings as parameters for comparing runs, and as a file that no limit cuts."""
-    from mlflow.entities import Param  # loaded where there is a client
-
-    client = _client()
-    params = [Param(name, _cut(v)) for name, v in flatten(prefix, json.loads(text)).items()]
-    for start in range(0, len(params), _MOST_PARAMS):
-        client.log_batch(run_id, params=params[start : start + _MOST_PARAMS])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{prefix}.json"
-        path.write_text(text, encoding="utf-8")
-        client.log_artifact(run_id, str(path), "settings")
-
-
-def flatten(name: str, value: Any) -> dict[str, str]:
-    """Name every leaf of a setting; a choice is its word, with its options below it.
-
-    ``{"name": "pgd", "steps": 20}`` under ``train.attack`` becomes ``train.attack`` = ``pgd`` and
-    ``train.attack.steps`` = ``20``; a list stays one value, as JSON text.
-    """
-    if not isinstance(value, Mapping):
-        return {name: value if isinstance(value, str) else json.dumps(value)}
-    leaves = {name: value["name"]} if isinstance(value.get("name"), str) else {}
-    for key, part in value.items():
-        if not (key == "name" and leaves):
-            leaves |= flatten(f"{name}.{key}", part)
-    return leaves
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_PARAM else text[: _LONGEST_PARAM - 1] + "…"

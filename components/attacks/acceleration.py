@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from components.attacks.folding import fold, last_layer
 from components.attacks.gradients import untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds
 from components.attacks.shortening import shortened
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, Logits
 
 # Largest difference of logits from the model's, in standard deviations of the model's logits.

@@ -9,7 +9,7 @@ from components.attacks.climb import check_effort, climb
 from components.attacks.geometry import radius
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import choose_loss
-from components.attacks.randomness import sample_seeds
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 

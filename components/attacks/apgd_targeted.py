@@ -10,7 +10,7 @@ from components.attacks.climb import check_effort, climb
 from components.attacks.geometry import radius
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import choose_targeted_loss, margin
-from components.attacks.randomness import sample_seeds
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from components.attacks.gradients import input_gradient
 from components.attacks.lanes import Lanes, Strongest
 from components.attacks.losses import margin
-from components.attacks.randomness import mix
 from components.attacks.step_rules import Climb, Halving, Sparsifying, StepRule
+from components.randomness import mix
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 Objective: TypeAlias = Callable[[Logits, Labels, Labels], PerSample]

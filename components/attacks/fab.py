@@ -19,7 +19,7 @@ from components.attacks.geometry import (
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import margin, targeted_margin
 from components.attacks.planes import nearest_on_plane, nearest_plane, rivals
-from components.attacks.randomness import mix, sample_seeds
+from components.randomness import mix, sample_seeds
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 _ROUNDING = 1e-6  # of the largest logit: a smaller margin may be none in another batch

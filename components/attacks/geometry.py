@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from components.attacks.randomness import normal, uniform
+from components.randomness import normal, uniform
 from components.tensors import Images, PerSample
 
 NORMS = ("linf", "l2", "l1")

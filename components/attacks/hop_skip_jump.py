@@ -9,8 +9,8 @@ from torch import Tensor
 from components.attacks.geometry import brought_back, distance, radius
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import normal, sample_seeds, uniform
 from components.attacks.sampling import sums_over_directions
+from components.randomness import normal, sample_seeds, uniform
 from components.tensors import Classifier, Images, Labels
 
 _BLOCK = 25  # directions that are drawn and added up together

@@ -13,7 +13,7 @@ from components.attacks.geometry import perturbed, project, radius, steepest_ste
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import choose_loss, margin, of_logits
 from components.attacks.pgd import BestPoints, judge
-from components.attacks.randomness import sample_seeds, uniform
+from components.randomness import sample_seeds, uniform
 from components.tensors import Classifier, Images, Labels, Logits
 
 _SMALLEST = 0.9  # side of a diversified image, of the whole: 300 of 330 pixels in the paper

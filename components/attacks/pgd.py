@@ -14,7 +14,7 @@ from components.attacks.geometry import (
 )
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import AttackLoss, choose_loss, margin, of_logits
-from components.attacks.randomness import sample_seeds
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, PerSample
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from components.attacks.geometry import perturbed, radius, random_start
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from components.attacks.geometry import perturbed, project, radius, random_start
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds, uniform
 from components.attacks.sampling import sums_over_directions
+from components.randomness import sample_seeds, uniform
 from components.tensors import Classifier, Images, Labels, PerSample
 
 _BLOCK = 16  # directions whose signs are the bits of one random number per pixel

@@ -9,7 +9,7 @@ from torch import Tensor
 from components.attacks.geometry import bounds, distance, perturbed, project, radius
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds, uniform
+from components.randomness import sample_seeds, uniform
 from components.tensors import Classifier, Images, Labels
 
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10 000

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from components.attacks.geometry import bounds, distance, perturbed, project, steepest_step
 from components.attacks.lanes import LaneState
-from components.attacks.randomness import normal, uniform
+from components.randomness import normal, uniform
 from components.tensors import Images, PerSample
 
 _PATIENCE = 0.75  # share of the steps between two checkpoints that has to climb

@@ -8,7 +8,7 @@ from torch import Tensor
 from components.attacks.geometry import radius
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import mix, sample_seeds
+from components.randomness import mix, sample_seeds
 from components.tensors import Classifier, Images, Labels
 
 

@@ -3,13 +3,13 @@
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from components.defences.defended import Defended
 from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.defences.restoration import Scope
+from components.randomness import sample_seeds, uniform
 from components.tensors import Images, Targets
 
 
@@ -38,13 +38,18 @@ def restoration_loss(restored: Images, clean: Images) -> Tensor:
     return functional.mse_loss(restored.float(), clean.float())
 
 
-def add_uniform_noise(images: Images, epsilon: float, *, seed: int) -> Images:
+def add_uniform_noise(images: Images, epsilon: float, *, seed: int | Tensor) -> Images:
     """Give a neighbour of each image, each pixel at most epsilon away; it may leave [0, 1].
 
     Published are 0.01 for MNIST and SVHN, and about 0.007 for Caltech.
+
+    Args:
+        images: any.
+        epsilon: largest change of a pixel.
+        seed: one for all, or one per image.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
-    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    seeds = sample_seeds(seed, len(images), images.device)
+    noise = uniform(seeds, tuple(images.shape[1:]), stream=0)
     return images + epsilon * (2 * noise - 1)
 
 

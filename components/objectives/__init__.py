@@ -12,6 +12,7 @@ from components.config import Choice
 from components.objectives.adversarial import adversarial
 from components.objectives.ascent import ascent
 from components.objectives.awp import awp
+from components.objectives.bayesian import Bayesian
 from components.objectives.budgets import PixelBudget
 from components.objectives.controls import CONTROLS
 from components.objectives.crafting import Once
@@ -29,12 +30,15 @@ from components.objectives.part_m import part_m
 from components.objectives.part_t import part_t
 from components.objectives.restoration import restoration
 from components.objectives.trades import trades
+from components.objectives.vulnerability_suppression import vulnerability_suppression
 from components.objectives.warmed_up import warmed_up
+from components.randomness import mix
 from components.tensors import Images, Targets
 
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "adversarial": adversarial,
     "awp": awp,
+    "bayesian": Bayesian,
     "cross_entropy": cross_entropy,
     "cutmix_and_mixup": cutmix_and_mixup,
     "fgsm_regularised": fgsm_regularised,
@@ -48,11 +52,12 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
     "part_t": part_t,
     "restoration": restoration,
     "trades": trades,
+    "vulnerability_suppression": vulnerability_suppression,
     "warmed_up": warmed_up,
 }
 
 _ASCENT = {"ascent": ascent}
-_GIVEN = ("seed", "epoch", "attacked")  # by whoever calls the objective
+_GIVEN = ("seed", "rows", "epoch", "attacked")  # by whoever calls the objective
 
 
 class Objective:
@@ -64,12 +69,14 @@ class Objective:
 
     Attributes:
         replays: times that the loop takes the same batch, one after the other.
+        prepares: whether it trains more than the model's own weights, see `prepare`.
     """
 
     def __init__(self, name: str, function: Callable[..., dict[str, Tensor]]) -> None:
         self.name, self._function = name, function
         self._takes = inspect.signature(function).parameters
         self.replays: int = getattr(function, "replays", 1)
+        self.prepares = hasattr(function, "prepare")
 
     def __call__(
         self,
@@ -78,6 +85,7 @@ class Objective:
         targets: Targets,
         *,
         seed: int = 0,
+        rows: Tensor | None = None,
         epoch: int = 0,
         attacked: Once | None = None,
     ) -> dict[str, Tensor]:
@@ -88,6 +96,8 @@ class Objective:
             images: float32 in [0, 1].
             targets: class probabilities.
             seed: of all that is random.
+            rows: positions of the images in their split. With them, an objective whose seed may be
+                one per image draws the same for an image in whatever part of a batch it comes.
             epoch: of the training, counted from 0.
             attacked: crafts the adversarial images, if somebody wants the same ones again.
 
@@ -95,6 +105,10 @@ class Objective:
             ValueError: adversarial images are wanted of an objective that has none to give.
         """
         given: dict[str, Any] = {"seed": seed}
+        if "rows" in self._takes:
+            given["rows"] = rows
+        elif rows is not None and self._takes["seed"].annotation == int | Tensor:
+            given["seed"] = mix(rows, seed)
         if "epoch" in self._takes:
             given["epoch"] = epoch
         if attacked is not None:
@@ -102,6 +116,11 @@ class Objective:
                 raise ValueError(f"{self.name!r} crafts no adversarial images to be used again")
             given["attacked"] = attacked
         return self._function(model, images, targets, **given)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Give the model what else is to be trained; few objectives need more than its weights."""
+        if self.prepares:
+            self._function.prepare(model)  # type: ignore[attr-defined]
 
     def state(self) -> dict[str, Tensor]:
         """Give what has to be kept to go on from here: most objectives remember nothing."""
@@ -136,6 +155,8 @@ def _chosen(option: str, value: Any, objective: str) -> Any:
         wrapped = choose_objective(_as_choice(option, value))
         if wrapped.replays > 1:
             raise ValueError(f"{objective!r} cannot wrap {wrapped.name!r}, which replays batches")
+        if wrapped.prepares:
+            raise ValueError(f"{objective!r} cannot wrap {wrapped.name!r}, which adds parameters")
         return wrapped
     if option == "budget":
         return _budget(value)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.objectives.crafting import Once, Precision, attack_view
-from components.tensors import Images, Targets
+from components.tensors import Classifier, Images, Targets
 
 
 def adversarial(
@@ -18,7 +18,7 @@ def adversarial(
     clean_share: float = 0.0,
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give the mean cross-entropy on adversarial images, mixed with that on clean ones.
 
@@ -34,7 +34,7 @@ def adversarial(
         clean_share: weight of the clean images' loss, in [0, 1].
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         ``loss``, the mixture, and its parts ``adversarial_loss`` and, where it has weight,
@@ -53,7 +53,7 @@ def adversarial(
 
 
 def mixture(
-    model: nn.Module, images: Images, attacked: Images, targets: Targets, clean_share: float
+    model: Classifier, images: Images, attacked: Images, targets: Targets, clean_share: float
 ) -> dict[str, Tensor]:
     """Give the cross-entropy on attacked images, mixed with that on the clean ones."""
     adversarial_loss = functional.cross_entropy(model(attacked).float(), targets)

@@ -9,7 +9,7 @@ from torch import Tensor
 from components.attacks.geometry import perturbed, project, radius, random_start, steepest_step
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import choose_loss, of_logits
-from components.attacks.randomness import normal, sample_seeds, uniform
+from components.randomness import normal, sample_seeds, uniform
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 _NEAR = 0.001  # standard deviation of the noise from which TRADES and MART start

@@ -21,6 +21,7 @@ def awp(
     objective: Callable[..., dict[str, Tensor]],
     gamma: float = 0.01,
     seed: int = 0,
+    rows: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Give the losses of an objective where the weights are moved along their gradient.
 
@@ -36,6 +37,7 @@ def awp(
         objective: any that crafts adversarial images.
         gamma: length of the shift: 0.01 for adversarial training, 0.005 for TRADES.
         seed: of the objective.
+        rows: as for `Objective`.
 
     Returns:
         The losses of the objective.
@@ -48,7 +50,7 @@ def awp(
     attacked = Once()
 
     def losses() -> dict[str, Tensor]:
-        return objective(model, images, targets, attacked=attacked, seed=seed)
+        return objective(model, images, targets, attacked=attacked, seed=seed, rows=rows)
 
     weights = {
         name: weight

@@ -79,15 +79,17 @@ class PixelBudget:
         if self.method not in (*METHODS, *_KNOWING_NOTHING):
             raise ValueError(unknown("method", self.method, [*METHODS, *_KNOWING_NOTHING]))
 
-    def __call__(self, view: View, images: Images, labels: Labels, *, seed: int) -> Budget:
+    def __call__(self, view: View, images: Images, labels: Labels, *, seed: int | Tensor) -> Budget:
         """Give the budget of a batch, from one forward pass.
 
         Args:
             view: frozen and in evaluation mode.
             images: at least one.
             labels: the true classes.
-            seed: of what is random.
+            seed: of what is random, which is drawn for the batch as a whole: one per image counts
+                by its first.
         """
+        seed = int(seed[0]) if isinstance(seed, Tensor) else seed
         maps, logits = self._maps(view, images, labels, seed)
         maps, constant = normalised(maps)
         weights = self.rule(resized(maps, (images.shape[2], images.shape[3]), self.resize))

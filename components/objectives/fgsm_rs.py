@@ -17,7 +17,7 @@ def fgsm_rs(
     step_share: float = 1.25,
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give the cross-entropy on images attacked by one step from anywhere in the ball.
 
@@ -33,7 +33,7 @@ def fgsm_rs(
         step_share: length of the step, in radii.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the start.
+        seed: of the start, one for all or one per image.
 
     Returns:
         ``loss``, the mean over the batch, and the same as ``adversarial_loss``.

@@ -11,9 +11,9 @@ from torch.nn import functional
 from components.attacks.geometry import perturbed, radius, random_start, steepest_perturbation
 from components.attacks.gradients import check_images, input_gradient, untouched
 from components.attacks.losses import cross_entropy, of_logits
-from components.attacks.randomness import sample_seeds
 from components.defences.defended import honest_view
 from components.objectives.adversarial import mixture
+from components.randomness import sample_seeds
 from components.tensors import Images, Labels, PerSample, Targets
 
 
@@ -24,7 +24,7 @@ def grad_align(
     *,
     epsilon: float,
     weight: float | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give the cross-entropy after FGSM, and how much the gradient turns within the ball.
 
@@ -39,7 +39,7 @@ def grad_align(
         targets: class probabilities; the attack leads away from the likeliest class.
         epsilon: radius in pixel units, for linf.
         weight: of the second part, lambda in the paper; None takes `usual_weight`.
-        seed: of u.
+        seed: of u, one for all or one per image.
 
     Returns:
         ``loss`` and its parts, ``adversarial_loss`` and ``misalignment``; means over the batch.

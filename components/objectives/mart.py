@@ -30,7 +30,7 @@ def mart(
     forwards: Forwards = "separate",
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give ``BCE(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))``.
 
@@ -47,7 +47,7 @@ def mart(
         forwards: see `paired_logits`.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         ``loss`` and its parts, ``boosted_loss`` and ``weighted_divergence``; means over the batch.

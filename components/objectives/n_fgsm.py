@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from components.attacks.gradients import check_images, input_gradient
 from components.attacks.losses import logit_odds, of_logits
-from components.attacks.randomness import sample_seeds, uniform
 from components.objectives.adversarial import mixture
 from components.objectives.crafting import Once, Precision, attack_view
+from components.randomness import sample_seeds, uniform
 from components.tensors import Images, Targets
 
 
@@ -19,7 +19,7 @@ def n_fgsm(
     noise_share: float = 2.0,
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give the cross-entropy on images with noise and, from there, one step of a whole radius.
 
@@ -35,7 +35,7 @@ def n_fgsm(
         noise_share: largest noise, in radii.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the noise.
+        seed: of the noise, one for all or one per image.
 
     Returns:
         ``loss``, the mean over the batch, and the same as ``adversarial_loss``.

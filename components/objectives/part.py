@@ -20,7 +20,7 @@ def part(
     clean_share: float = 0.0,
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give what `adversarial` gives, with an epsilon for each pixel.
 
@@ -35,7 +35,7 @@ def part(
         clean_share: weight of the clean images' loss, in [0, 1].
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         The losses of `adversarial`, and the figures of the budget where images were crafted.

@@ -22,7 +22,7 @@ def part_m(
     forwards: Forwards = "separate",
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give what `mart` gives, with an epsilon for each pixel.
 
@@ -39,7 +39,7 @@ def part_m(
         forwards: see `paired_logits`.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         The losses of `mart`, and the figures of the budget where images were crafted.

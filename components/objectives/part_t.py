@@ -24,7 +24,7 @@ def part_t(
     forwards: Forwards = "separate",
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give what `trades` gives, with an epsilon for each pixel.
 
@@ -42,7 +42,7 @@ def part_t(
         forwards: see `paired_logits`; the published code has them ``legacy``.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         The losses of `trades`, and the figures of the budget where images were crafted.

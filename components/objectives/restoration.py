@@ -25,7 +25,7 @@ def restoration(
     gate_scope: Scope = "front_and_restore",
     second: Literal["summed", "through", "none"] = "summed",
     precision: Precision = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give the two-phase losses of a model that wears a feature pyramid decoder outermost.
 
@@ -44,7 +44,7 @@ def restoration(
         gate_scope: what is trained above the threshold.
         second: whether the second phase's gradient reaches what has restored the image.
         precision: of the copy that is attacked, or None for the model itself.
-        seed: of noise and attack.
+        seed: of noise and attack, one for all or one per image.
 
     Returns:
         ``loss``, its parts as far as they were computed, and ``gate``: 1 if the label was learnt.

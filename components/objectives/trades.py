@@ -29,7 +29,7 @@ def trades(
     forwards: Forwards = "separate",
     precision: Precision = None,
     attacked: Once | None = None,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> dict[str, Tensor]:
     """Give ``CE(f(x), y) + beta KL(p(x) || p(x'))``, where x' climbs that divergence.
 
@@ -48,7 +48,7 @@ def trades(
         forwards: see `paired_logits`.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
-        seed: of the attack.
+        seed: of the attack, one for all or one per image.
 
     Returns:
         ``loss`` and its parts, ``clean_loss`` and ``divergence``; means over the batch.

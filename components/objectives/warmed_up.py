@@ -17,6 +17,7 @@ def warmed_up(
     then: Callable[..., dict[str, Tensor]],
     epoch: int = 0,
     seed: int = 0,
+    rows: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Give the losses of one of two objectives.
 
@@ -32,6 +33,7 @@ def warmed_up(
         then: the one after it.
         epoch: of the training, counted from 0.
         seed: of the objectives.
+        rows: as for `Objective`.
 
     Returns:
         The losses of the one whose turn it is.
@@ -41,4 +43,5 @@ def warmed_up(
     """
     if epochs < 0:
         raise ValueError(f"epochs must be at least 0, got {epochs}")
-    return (first if epoch < epochs else then)(model, images, targets, epoch=epoch, seed=seed)
+    chosen = first if epoch < epochs else then
+    return chosen(model, images, targets, epoch=epoch, seed=seed, rows=rows)

@@ -27,20 +27,19 @@ def train_model(
     """
     from pathlib import Path
 
-    from components import tracking
+    from components import cluster, tracking
     from components.training.config import TrainingConfig
-    from components.training.train import train
+    from components.training.start import start_training
 
-    settings = TrainingConfig.from_json(config)
+    settings, target = TrainingConfig.from_json(config), Path(model.path)
     initial = None if initial_model is None else Path(initial_model.path)
-    with tracking.step_run(step, "train", settings) as run:
-        target = Path(model.path)
-        kept = train(
+    with tracking.step_run(step, "train", settings, unsent=target) as run:
+        kept = start_training(
             settings,
             data=Path(data.path),
             target=target,
             initial=initial,
-            state=target / "state",
+            state=cluster.state_folder(step) or target / "state",
             run=run,
         )
         run.folder(target, "checkpoint")

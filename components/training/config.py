@@ -20,6 +20,8 @@ class TrainingConfig(Config):
         epochs: passes over the training split.
         optimizer: an entry of OPTIMIZERS, the update rule.
         learning_rate: its peak.
+        head_learning_rate: peak for the head, the part of the backbone that holds what depends on
+            the classes; None takes the same for all.
         schedule: an entry of SCHEDULES, how the learning rate moves.
         warmup_epochs: epochs over which the learning rate rises from zero, along a straight line,
             to what the schedule says; with a fraction, if need be.
@@ -33,6 +35,8 @@ class TrainingConfig(Config):
             ends its training with the best epoch before. 0 does not look.
         precision: of the forward and backward passes: ``float32``, or ``bfloat16`` where autocast
             holds it safe.
+        processes: that share every batch on one machine; 0 starts one for each accelerator, or one
+            on the CPU.
         state_seconds: how often the state of training is kept within an epoch.
         batch_size: images per step.
         seed: of initial weights, shuffling, augmentation and attacks.
@@ -46,6 +50,7 @@ class TrainingConfig(Config):
     epochs: Annotated[int, Range(at_least=0)] = 20
     optimizer: Choice = field(default_factory=lambda: {"name": "adam"})
     learning_rate: Annotated[float, Range(above=0)] = 1e-3
+    head_learning_rate: Annotated[float, Range(above=0)] | None = None
     schedule: Choice = field(default_factory=lambda: {"name": "cosine"})
     warmup_epochs: Annotated[float, Range(at_least=0)] = 0.0
     weight_decay: Annotated[float, Range(at_least=0)] = 0.0
@@ -54,6 +59,7 @@ class TrainingConfig(Config):
     patience: Annotated[int, Range(at_least=0)] = 0
     collapse_epsilon: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     precision: Annotated[str, OneOf("float32", "bfloat16")] = "float32"
+    processes: Annotated[int, Range(at_least=0)] = 0
     state_seconds: Annotated[float, Range(at_least=0)] = 300.0
     batch_size: Annotated[int, Range(at_least=1)] = 64
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0

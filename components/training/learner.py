@@ -17,7 +17,7 @@ from components.tensors import Images, Targets
 from components.training.averaging import Average
 from components.training.collapse import Look, collapse
 from components.training.config import TrainingConfig
-from components.training.optimizers import OPTIMIZERS
+from components.training.optimizers import OPTIMIZERS, grouped
 from components.training.processes import Processes
 from components.training.schedules import SCHEDULES, Moment
 
@@ -38,6 +38,7 @@ class Learner:
         batch: batches done of the epoch under way.
         kept: scores and number of the best epoch; epoch 0 is the model as it came.
         ended: why training ends before its last epoch; empty as long as it does not.
+        history: mean loss and scores of each epoch.
     """
 
     def __init__(
@@ -52,13 +53,8 @@ class Learner:
         self._settings, self._batches = settings, batches
         self._processes = processes or Processes()
         self._schedule = choose(SCHEDULES, settings.schedule)
-        groups = [
-            {
-                "params": list(model.parameters()),
-                "lr": settings.learning_rate,
-                "weight_decay": settings.weight_decay,
-            }
-        ]
+        groups = grouped(model, settings)
+        self._peaks = [group["lr"] for group in groups]
         self._optimizer = choose(OPTIMIZERS, settings.optimizer)(groups)
         decay = settings.average_decay
         self._average = Average(model, decay) if decay else None
@@ -68,8 +64,10 @@ class Learner:
         self._look: Look | None = None
         self._best: dict[str, Tensor] = {}
         self._scores: list[float] = []
+        self.history: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
-        self._images, self._timed_images, self._started = 0, 0, time.monotonic()
+        self._counts: dict[str, float] = {}
+        self._timed_images, self._started = 0, time.monotonic()
 
     @property
     def judged(self) -> nn.Module:
@@ -81,24 +79,24 @@ class Learner:
         """Whether all epochs are done, or more of them would be in vain."""
         return self.epoch >= self._settings.epochs or bool(self.ended)
 
-    def step(self, images: Images, targets: Targets, *, share: float = 1.0) -> None:
+    def step(self, images: Images, targets: Targets, *, rows: Tensor, share: float = 1.0) -> None:
         """Take a batch, as many times as the objective replays it; nothing waits for the device.
 
         Args:
             images: float32 in [0, 1], this process's part of the batch.
             targets: class probabilities.
+            rows: positions of the images in the training split, on which their chance depends.
             share: of the batch's images that these are.
         """
-        rate = self._rate()
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        share_of_peak = self._share_of_peak()
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share_of_peak
         for _ in range(self._objective.replays):
-            self._update(images, targets, share)
-        self._images += len(images)
+            self._update(images, targets, rows, share)
         self._timed_images += len(images)
         self.batch += 1
 
-    def _update(self, images: Images, targets: Targets, share: float) -> None:
+    def _update(self, images: Images, targets: Targets, rows: Tensor, share: float) -> None:
         settings = self._settings
         self._optimizer.zero_grad()
         losses: dict[str, Tensor] = {}
@@ -106,7 +104,9 @@ class Learner:
             seed = settings.seed + self.epoch * self._batches + self.batch
             lower = settings.precision == "bfloat16"
             with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
-                losses = self._objective(self.model, images, targets, seed=seed, epoch=self.epoch)
+                losses = self._objective(
+                    self.model, images, targets, seed=seed, rows=rows, epoch=self.epoch
+                )
             losses["loss"].backward()
         self._processes.average_gradients(self.model, share)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -121,6 +121,7 @@ class Learner:
         weight = len(images) / self._objective.replays
         for name, value in {**losses, "gradient_norm": length}.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach() * weight
+            self._counts[name] = self._counts.get(name, 0.0) + weight
 
     def watch(self, now: Look) -> None:
         """End training where the model has learnt to withstand one step and nothing else.
@@ -130,6 +131,19 @@ class Learner:
         reason = collapse(now, self._look)
         self._look, self.ended = now, reason or ""
 
+    def check(self) -> None:
+        """Refuse to go on with a model that is lost, before anything else fails for that reason.
+
+        Raises:
+            FloatingPointError: the loss became infinite or not a number.
+        """
+        loss = float(self._sums.get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} in epoch {self.epoch + 1}; lower learning_rate or "
+                "epsilon, or set clip_norm"
+            )
+
     def finish_epoch(self, scores: Mapping[str, float]) -> dict[str, float]:
         """Close an epoch: keep the model if it is the best so far.
 
@@ -137,29 +151,24 @@ class Learner:
             scores: of the validation split.
 
         Returns:
-            Means over the epoch's images, the learning rate of its last step, and its speed.
-
-        Raises:
-            FloatingPointError: the loss became infinite or not a number.
+            Means over the epoch's images, each over those that have the figure; the learning rate
+            of its last step, and its speed.
         """
         seconds = time.monotonic() - self._started
+        device = next(self.model.parameters()).device
         sums = {name: float(total) for name, total in self._sums.items()}
-        sums |= {"images": self._images, "images_per_second": self._timed_images / seconds}
-        sums = self._processes.add_up(sums, next(self.model.parameters()).device)
-        speed, images = sums.pop("images_per_second"), sums.pop("images")
-        curves = {name: total / images for name, total in sums.items()}
-        curves |= {
-            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
-            "images_per_second": speed,
-        }
-        if not math.isfinite(curves["loss"]):
-            raise FloatingPointError(
-                f"the loss became {curves['loss']} in epoch {self.epoch + 1}; lower learning_rate "
-                "or epsilon, or set clip_norm"
-            )
-        self.epoch, self.batch, self._sums, self._images = self.epoch + 1, 0, {}, 0
+        sums["images_per_second"] = self._timed_images / seconds
+        sums = self._processes.add_up(sums, device)
+        counts = self._processes.add_up(self._counts, device)
+        speed = sums.pop("images_per_second")
+        curves = {name: total / counts[name] for name, total in sums.items()}
+        rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        curves |= dict(zip(("learning_rate", "head_learning_rate"), rates, strict=False))
+        curves["images_per_second"] = speed
+        self.epoch, self.batch, self._sums, self._counts = self.epoch + 1, 0, {}, {}
         clean = scores["validation_clean_accuracy"]
         self._scores.append(scores.get("validation_robust_accuracy", clean))
+        self.history.append({"loss": curves["loss"], **scores})
         better = self.kept["epoch"] == 0 or _rank(scores) > _rank(self.kept)
         if better and not self.ended:
             self.keep(scores)
@@ -198,8 +207,9 @@ class Learner:
             "kept": self.kept,
             "best": self._best,
             "scores": self._scores,
+            "history": self.history,
             "sums": self._sums,
-            "images": self._images,
+            "counts": self._counts,
             "random": random,
             "objective": self._objective.state(),
             "look": asdict(self._look) if self._look else None,
@@ -215,7 +225,8 @@ class Learner:
             self._average.model.load_state_dict(state["average"])
             self._average.steps = state["steps"]
         self._best, self._scores = state["best"], state["scores"]
-        self._sums, self._images = state["sums"], state["images"]
+        self.history = state["history"]
+        self._sums, self._counts = state["sums"], state["counts"]
         self._objective.restore(state["objective"])
         self._look = Look(**state["look"]) if state["look"] else None
         self.ended = state["ended"]
@@ -223,12 +234,12 @@ class Learner:
         if torch.cuda.is_available() and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"])
 
-    def _rate(self) -> float:
+    def _share_of_peak(self) -> float:
         settings, epoch = self._settings, self.epoch + self.batch / self._batches
         share = self._schedule(Moment(epoch, settings.epochs, self._scores))
         if settings.warmup_epochs:
             share *= min(1.0, (epoch + 1 / self._batches) / settings.warmup_epochs)
-        return settings.learning_rate * share
+        return share
 
 
 def _rank(scores: Mapping[str, float]) -> tuple[float, float]:

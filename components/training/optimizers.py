@@ -5,6 +5,10 @@ from typing import Any
 
 from torch.optim import SGD, Adam, Adamax, AdamW, Optimizer
 
+from components.models.build import Model
+from components.models.weights import head_layers
+from components.training.config import TrainingConfig
+
 Groups = list[dict[str, Any]]
 """Parameters under ``params``, with their ``lr`` and ``weight_decay``."""
 
@@ -27,6 +31,33 @@ def adamw(groups: Groups, *, beta1: float = 0.9, beta2: float = 0.999) -> Optimi
 def adamax(groups: Groups, *, beta1: float = 0.9, beta2: float = 0.999) -> Optimizer:
     """Kingma and Ba, 2015, algorithm 2: Adam with the largest gradient; coupled weight decay."""
     return Adamax(groups, betas=(beta1, beta2))
+
+
+def grouped(model: Model, settings: TrainingConfig) -> Groups:
+    """Divide a model's parameters by their learning rate: all but the head's come first.
+
+    The head is the part of the backbone, at its top, that holds the layers which depend on the
+    classes.
+
+    Raises:
+        ValueError: the head has a rate of its own, but the backbone does not name it.
+    """
+    if settings.head_learning_rate is None:
+        parts = [(settings.learning_rate, list(model.parameters()))]
+    else:
+        names = {name.partition(".")[0] for name in head_layers(model.backbone)}
+        if not names:
+            kind = type(model.backbone).__name__
+            raise ValueError(f"head_learning_rate fits no {kind}: it does not name its head")
+        named = model.backbone.named_parameters()
+        head = [p for name, p in named if name.partition(".")[0] in names]
+        of_head = {id(parameter) for parameter in head}
+        body = [p for p in model.parameters() if id(p) not in of_head]
+        parts = [(settings.learning_rate, body), (settings.head_learning_rate, head)]
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay}
+        for rate, parameters in parts
+    ]
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -51,11 +51,14 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def add_up(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """Give the sums over all processes, which name the same values."""
+        """Give the sums over all processes; a value that some do not name counts as 0 there."""
         if self.world == 1:
             return dict(values)
-        names = sorted(values)
-        sums = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
+        known: list[list[str]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(known, list(values))
+        names = sorted({name for theirs in known for name in theirs})
+        mine = [values.get(name, 0.0) for name in names]
+        sums = torch.tensor(mine, dtype=torch.float64, device=device)
         dist.all_reduce(sums)
         return dict(zip(names, sums.tolist(), strict=True))
 

@@ -4,36 +4,36 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from components.attacks import ATTACKS
-from components.attacks.gradients import untouched
-from components.attacks.randomness import mix
 from components.augmentations import AUGMENTATIONS
 from components.choose import choose
 from components.config import Choice
 from components.data.crops import Crop, central_crop, random_resized_crop
 from components.data.index import Index
 from components.data.stream import Stream
-from components.defences.defended import Defended, honest_view
+from components.defences.defended import Defended
 from components.models.build import Model, ModelSpec, build_model
-from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
+from components.models.checkpoint import (
+    hash_checkpoint,
+    load_checkpoint,
+    provenance_of,
+    save_checkpoint,
+)
 from components.objectives import choose_objective
 from components.tensors import Images, Targets, best_device
 from components.tracking import UNTRACKED, Run
-from components.training.collapse import Look, look
 from components.training.config import TrainingConfig
 from components.training.learner import Learner
 from components.training.processes import Processes, joined
 from components.training.state import TrainingState
+from components.training.validation import look_at, validate, zero_gradients
 
 
 def train(
@@ -71,6 +71,7 @@ def train(
         torch.manual_seed(settings.seed)
         model = initial_model(settings, training.index, initial).to(best_device())
         objective = choose_objective(settings.objective)
+        objective.prepare(model)
         learner = Learner(model, objective, settings, len(training), processes)
         kept = state and TrainingState(state, _identity(settings, training.index, initial))
         if kept and (known := kept.load()):
@@ -85,6 +86,8 @@ def train(
                 "data": training.index.fingerprint,
                 "kept": learner.kept,
                 "ended": learner.ended,
+                "history": learner.history,
+                **provenance_of(initial),
             }
             save_checkpoint(learner.finish().cpu(), target, provenance=provenance)
             if state:
@@ -112,16 +115,20 @@ def _go_on(
             for batch in training.epoch(learner.epoch, learner.batch):
                 share = len(batch.images) / training.batch_images(learner.batch)
                 images, targets = batch.images.to(device), batch.targets.to(device)
-                learner.step(images, targets, share=share)
+                learner.step(images, targets, rows=batch.rows, share=share)
                 progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
                 if kept and processes.leads and time.monotonic() - saved >= settings.state_seconds:
                     kept.save(learner.state())
                     saved = time.monotonic()
+            learner.check()
             processes.share_buffers(learner.judged)
             scores = validate(learner.judged, validation, settings, processes)
             if settings.collapse_epsilon:
-                learner.watch(_look(learner.judged, validation, settings, processes))
+                learner.watch(look_at(learner.judged, validation, settings, processes))
             curves = learner.finish_epoch(scores)
+            if settings.selection:
+                zeros = zero_gradients(learner.judged, validation, settings, processes)
+                curves["zero_gradients"] = zeros
             if processes.leads:
                 run.metrics({**curves, **scores}, step=learner.epoch)
                 if kept:
@@ -134,7 +141,7 @@ def _go_on(
 def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> dict[str, Any]:
     """Say what the trained weights depend on."""
     return {
-        "settings": json.loads(settings.to_json()) | {"state_seconds": None},
+        "settings": json.loads(settings.to_json()) | {"state_seconds": None, "processes": None},
         "data": index.fingerprint,
         "initial": hash_checkpoint(initial) if initial else None,
     }
@@ -235,52 +242,6 @@ def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) 
     return model
 
 
-def validate(
-    model: nn.Module,
-    split: Stream,
-    settings: TrainingConfig,
-    processes: Processes | None = None,
-) -> dict[str, float]:
-    """Measure clean accuracy, and robust accuracy if an attack selects, on the validation split.
-
-    The attack goes through the honest view, and its images are judged by the model as it is. Its
-    chance depends on the seed and the image alone.
-    """
-    clean = robust = 0
-    attack = settings.selection and choose(ATTACKS, settings.selection, given=("seed",))
-    device = best_device()
-    with untouched(model):
-        for batch in split.in_order():
-            if not len(batch.images):
-                continue
-            images, labels = batch.images.to(device), batch.labels.to(device)
-            clean += _count_correct(model, images, labels)
-            if attack:
-                seeds = mix(batch.rows.to(device), settings.seed)
-                attacked = attack(honest_view(model), images, labels, seed=seeds)
-                robust += _count_correct(model, attacked, labels)
-    right = (processes or Processes()).add_up({"clean": clean, "robust": robust}, device)
-    scores = {"validation_clean_accuracy": right["clean"] / split.num_images}
-    if attack:
-        scores["validation_robust_accuracy"] = right["robust"] / split.num_images
-    return scores
-
-
-def _look(model: nn.Module, split: Stream, settings: TrainingConfig, processes: Processes) -> Look:
-    """Attack the first images of the validation split by one step and by several.
-
-    All processes come to the same numbers: one that ended alone would leave the others waiting.
-    """
-    with closing(split.in_order()) as batches:
-        batch = next(batches)
-    device, epsilon = best_device(), settings.collapse_epsilon
-    images, labels = batch.images.to(device), batch.labels.to(device)
-    seen = look(model, images, labels, epsilon=epsilon, seed=settings.seed)
-    share = len(images) / split.batch_images(0)
-    sums = processes.add_up({name: share * value for name, value in asdict(seen).items()}, device)
-    return Look(**sums)
-
-
 def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> ModelSpec:
     return ModelSpec(
         backbone=backbone,
@@ -290,8 +251,3 @@ def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> Mod
         mean=index.mean,
         deviation=index.deviation,
     )
-
-
-@torch.no_grad()
-def _count_correct(model: nn.Module, images: Images, labels: Tensor) -> int:
-    return int((model(images).argmax(1) == labels).sum())

@@ -18,7 +18,7 @@ from components.attacks.geometry import (
     steepest_perturbation,
     steepest_step,
 )
-from components.attacks.randomness import sample_seeds
+from components.randomness import sample_seeds
 
 PIXELS = 6
 every_norm = pytest.mark.parametrize("norm", NORMS)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from components.attacks.randomness import normal
 from components.attacks.sampling import sums_over_directions
+from components.randomness import normal
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 5, 100])

@@ -23,7 +23,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers).train()
 
 
-def plain(model, images, targets, *, attacked, seed):
+def plain(model, images, targets, *, attacked, seed, rows):
     attacked(lambda: images)
     return cross_entropy(model, images, targets)
 
@@ -72,10 +72,10 @@ def test_without_length_it_is_the_objective_itself(network):
 def test_weights_stay_bit_for_bit_even_when_a_pass_fails(network, failing):
     passes = 0
 
-    def objective(model, images, targets, *, attacked, seed):
+    def objective(model, images, targets, *, attacked, seed, rows):
         nonlocal passes
         passes += 1
-        loss = plain(model, images, targets, attacked=attacked, seed=seed)
+        loss = plain(model, images, targets, attacked=attacked, seed=seed, rows=rows)
         if passes == failing:
             raise InterruptedError
         return loss
@@ -96,7 +96,7 @@ def test_weights_stay_bit_for_bit_even_when_a_pass_fails(network, failing):
 def test_images_are_attacked_once_at_the_weights_as_they_are(network):
     attacks = []
 
-    def objective(model, images, targets, *, attacked, seed):
+    def objective(model, images, targets, *, attacked, seed, rows):
         attacked(lambda: attacks.append([p.clone() for p in model.parameters()]) or images)
         return cross_entropy(model, images, targets)
 

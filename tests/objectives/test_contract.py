@@ -15,6 +15,7 @@ BUDGET = {"epsilon": 0.1, "low_epsilon": 0.05}
 CHOICES = {
     "adversarial": {"name": "adversarial", "attack": PGD | EPSILON, "clean_share": 0.5},
     "awp": {"name": "awp", "objective": {"name": "trades", "attack": ASCENT | EPSILON}},
+    "bayesian": {"name": "bayesian", "kl_weight": 1e-5, "attack": PGD | EPSILON},
     "cross_entropy": {"name": "cross_entropy", "label_smoothing": 0.1},
     "cutmix_and_mixup": {"name": "cutmix_and_mixup"},
     "fgsm_regularised": {"name": "fgsm_regularised"},
@@ -27,6 +28,11 @@ CHOICES = {
     "part_m": {"name": "part_m", "attack": ASCENT, "budget": BUDGET | {"rule": "soft"}},
     "part_t": {"name": "part_t", "attack": ASCENT, "budget": BUDGET | {"control": "shuffled"}},
     "trades": {"name": "trades", "attack": ASCENT | EPSILON},
+    "vulnerability_suppression": {
+        "name": "vulnerability_suppression",
+        "weight": 0.1,
+        "attack": PGD | EPSILON,
+    },
     "warmed_up": {
         "name": "warmed_up",
         "epochs": 1,
@@ -38,6 +44,7 @@ CRAFTING = {
     name: choice
     for name, choice in CHOICES.items()
     if name in ("adversarial", "fgsm_rs", "mart", "n_fgsm", "part", "part_m", "part_t", "trades")
+    or name == "vulnerability_suppression"
 }
 all_choices = pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 
@@ -46,7 +53,9 @@ all_choices = pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def model() -> nn.Module:
     torch.manual_seed(0)
     features = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()
-    return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).train()
+    network = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    network.latent_features = ("2",)
+    return network.train()
 
 
 @pytest.fixture
@@ -56,6 +65,12 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 2])]
 
 
+def chosen(choice, model):
+    objective = choose_objective(choice)
+    objective.prepare(model)
+    return objective
+
+
 def test_every_objective_is_exercised():
     """One needs a model of its own; test_restoration.py has it."""
     assert CHOICES.keys() | {"restoration"} == OBJECTIVES.keys()
@@ -63,7 +78,7 @@ def test_every_objective_is_exercised():
 
 @all_choices
 def test_loss_falls_along_its_gradient(choice, model, batch):
-    objective = choose_objective(choice)
+    objective = chosen(choice, model)
     images, targets = batch
     before = images.clone()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -80,7 +95,7 @@ def test_loss_falls_along_its_gradient(choice, model, batch):
 
 @all_choices
 def test_only_the_loss_reaches_the_weights(choice, model, batch):
-    losses = choose_objective(choice)(model, *batch, seed=0)
+    losses = chosen(choice, model)(model, *batch, seed=0)
     assert losses["loss"].requires_grad and losses["loss"].ndim == 0
     assert not any(value.requires_grad for name, value in losses.items() if name != "loss")
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -89,8 +104,9 @@ def test_only_the_loss_reaches_the_weights(choice, model, batch):
 @all_choices
 def test_model_keeps_training(choice, model, batch):
     model[1].eval()  # a part that is frozen on purpose stays so
+    objective = chosen(choice, model)
     before = {name: (id(p), p.detach().clone()) for name, p in model.named_parameters()}
-    choose_objective(choice)(model, *batch, seed=0)
+    objective(model, *batch, seed=0)
     assert [module.training for module in model] == [True, False, True, True, True, True]
     assert all(parameter.requires_grad for parameter in model.parameters())
     for name, parameter in model.named_parameters():
@@ -100,7 +116,7 @@ def test_model_keeps_training(choice, model, batch):
 
 @all_choices
 def test_same_seed_same_loss(choice, model, batch):
-    objective = choose_objective(choice)
+    objective = chosen(choice, model)
     copies = model, copy.deepcopy(model)  # an objective may move running averages
     first, second = (float(objective(m, *batch, seed=3)["loss"].detach()) for m in copies)
     assert first == second
@@ -109,7 +125,7 @@ def test_same_seed_same_loss(choice, model, batch):
 @all_choices
 def test_one_image_of_one_class_is_a_batch(choice, model, batch):
     model[1].eval()
-    loss = choose_objective(choice)(model, batch[0][:1, :, :3], batch[1][:1], seed=0)["loss"]
+    loss = chosen(choice, model)(model, batch[0][:1, :, :3], batch[1][:1], seed=0)["loss"]
     assert bool(loss.isfinite())
 
 

@@ -1,6 +1,7 @@
 """Steps of a learner against steps written out, and what it keeps."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from components.models.build import ModelSpec, build_model
 from components.objectives import Objective, choose_objective
 from components.training.averaging import Average
 from components.training.collapse import Look
 from components.training.config import TrainingConfig
 from components.training.learner import Learner
+from components.training.optimizers import grouped
 
 SETTINGS = TrainingConfig(
     objective={"name": "cross_entropy"},
@@ -23,6 +26,7 @@ SETTINGS = TrainingConfig(
 )
 IMAGES = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.eye(3)[[0, 1, 2, 0, 1, 2]]
+ROWS = torch.arange(6)
 BATCHES = 2
 
 
@@ -50,7 +54,7 @@ def learner(objective=None, **changes):
 
 def steps(made, count):
     for _ in range(count):
-        made.step(IMAGES, TARGETS)
+        made.step(IMAGES, TARGETS, rows=ROWS)
     return list(made.model.parameters())
 
 
@@ -153,6 +157,99 @@ def test_objectives_learn_which_epoch_it_is():
         steps(made, BATCHES)
         made.finish_epoch({"validation_clean_accuracy": 0.0})
     assert seen == [(5, 0), (6, 0), (7, 1), (8, 1)]
+
+
+def test_an_image_has_its_own_chance_in_whatever_part_of_a_batch_it_comes():
+    drawn = []
+
+    def drawing(model, images, targets, *, seed: int | torch.Tensor):
+        drawn.append(seed)
+        return scaled(model, images, targets, seed=0)
+
+    for parts in ([0, 1, 2, 3, 4, 5], [0, 1], [2, 3, 4, 5]):
+        made = learner(Objective("drawing", drawing), seed=5)
+        made.step(IMAGES[parts], TARGETS[parts], rows=ROWS[parts])
+    whole, first, rest = drawn
+    assert torch.equal(whole, torch.cat([first, rest])) and len(set(whole.tolist())) == 6
+    steps(made, 1)
+    assert not torch.equal(drawn[-1], whole)
+
+
+def test_a_figure_that_only_some_batches_have_is_averaged_over_these():
+    gates = iter([1.0, 0.0])
+
+    def gated(model, images, targets, *, seed):
+        gate = next(gates)
+        figures = {"classification": torch.tensor(3.0)} if gate else {}
+        return {**scaled(model, images, targets, seed=seed), "gate": torch.tensor(gate), **figures}
+
+    made = learner(Objective("gated", gated))
+    steps(made, 1)
+    made.step(IMAGES[:2], TARGETS[:2], rows=ROWS[:2])
+    curves = made.finish_epoch({"validation_clean_accuracy": 0.0})
+    assert curves["gate"] == pytest.approx(6 / 8) and curves["classification"] == 3
+
+
+def test_the_density_of_masks_is_a_curve():
+    budget = {"epsilon": 0.1, "low_epsilon": 0.05, "rule": {"name": "quantile", "share": 0.25}}
+    attack = {"name": "pgd", "steps": 1, "keep": "last"}
+    made = with_lenet(objective={"name": "part", "attack": attack, "budget": budget})
+    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    made.step(images, TARGETS, rows=ROWS)
+    curves = made.finish_epoch({"validation_clean_accuracy": 0.0})
+    assert curves["mask_density"] == pytest.approx(0.25, abs=1e-5)
+
+
+def with_lenet(**changes):
+    spec = ModelSpec(
+        backbone={"name": "lenet5"},
+        classes=("a", "b", "c"),
+        image_shape=(1, 28, 28),
+        mean=(0.5,),
+        deviation=(0.5,),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model(spec)
+    settings = replace(SETTINGS, warmup_epochs=1.0, schedule={"name": "cosine"}, **changes)
+    chosen = choose_objective(changes["objective"]) if "objective" in changes else None
+    made = Learner(model, chosen or Objective("scaled", scaled), settings, BATCHES)
+    made.keep({"validation_clean_accuracy": 0.0})
+    return made
+
+
+def test_the_head_has_a_rate_of_its_own_through_warm_up_and_schedule():
+    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    rates = {"learning_rate": 0.01, "head_learning_rate": 0.1}
+    made, alike, seen = with_lenet(**rates), with_lenet(learning_rate=0.01), []
+    for number in range(4):
+        if number == 3:  # goes on from here as if it had not been put down
+            state, made = copy.deepcopy(made.state()), with_lenet(**rates)
+            made.restore(state)
+        made.step(images, TARGETS, rows=ROWS)
+        seen.append([group["lr"] for group in made.state()["optimizer"]["param_groups"]])
+        if number == 0:
+            first = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+            alike.step(images, TARGETS, rows=ROWS)
+        if number % 2:
+            curves = made.finish_epoch({"validation_clean_accuracy": 0.0})
+    shares = [0.5 * 1, (1 + math.cos(math.pi / 8)) / 2]  # warm-up over two batches, half a cosine
+    shares += [(1 + math.cos(math.pi * n / 8)) / 2 for n in (2, 3)]
+    for pair, share in zip(seen, shares, strict=True):
+        assert pair == pytest.approx([0.01 * share, 0.1 * share])
+    assert curves["head_learning_rate"] == pytest.approx(10 * curves["learning_rate"])
+    start = dict(with_lenet().model.named_parameters())
+    for name, weight in alike.model.named_parameters():
+        factor = 10 if "dense4" in name else 1
+        moved, slower = first[name] - start[name], weight - start[name]
+        assert torch.allclose(moved, factor * slower, atol=1e-6), name
+
+
+def test_a_backbone_that_names_no_head():
+    made = with_lenet()
+    made.model.backbone.head_layers = ()
+    with pytest.raises(ValueError, match="head_learning_rate fits no LeNet5: it does not name"):
+        grouped(made.model, replace(SETTINGS, head_learning_rate=0.1))
 
 
 def test_free_replays_each_batch_and_goes_on_where_it_was():

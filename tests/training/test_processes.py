@@ -2,22 +2,31 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from components.models.checkpoint import load_checkpoint, read_provenance
+from components.models.checkpoint import load_checkpoint
+from components.progress import EVENTS_FILE
+from components.tracking import AUTHOR, JOURNAL, URI, Run
 from components.training.config import TrainingConfig
 from components.training.processes import Processes
+from components.training.start import TrainingFailed, start_training
 from components.training.train import streams, train
 
-# Trained without an attack: a step of its sign flips for a rounding error, and grows from there.
+# Steps along signs would flip for a rounding error, and grow from there; these do not.
+ATTACK = {"name": "pgd", "norm": "l2", "epsilon": 1.0, "steps": 1, "keep": "last"}
 SETTINGS = TrainingConfig(
     backbone={"name": "lenet5"},
-    objective={"name": "cross_entropy"},
+    objective={"name": "adversarial", "attack": ATTACK},
     selection={"name": "pgd", "epsilon": 0.05, "steps": 2},
     optimizer={"name": "sgd"},
     average_decay=0.9,
@@ -27,40 +36,94 @@ SETTINGS = TrainingConfig(
 )
 
 
-def together(settings, data, folder, processes=2):
-    folder.mkdir()
-    (folder / "config.json").write_text(settings.to_json())
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    words = ["-m", "components.training", folder / "config.json", data, folder / "model"]
-    return subprocess.run(
-        [sys.executable, *command, *map(str, words), "--state", str(folder / "state")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,  # one that waits for another would do so for ever
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def start(data, folder, run=None, **changes):
+    return start_training(
+        replace(SETTINGS, processes=2, **changes),
+        data=data,
+        target=folder / "model",
+        initial=None,
+        state=folder / "state",
+        run=run or Run("train"),
     )
 
 
-def test_two_processes_and_one(digits_shards, tmp_path):
-    ended = together(SETTINGS, digits_shards, tmp_path / "two")
-    assert ended.returncode == 0, ended.stderr
+@pytest.fixture
+def deadline():
+    """One that waits for another would do so for ever."""
+    timer = threading.Timer(300, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    yield
+    timer.cancel()
+
+
+@pytest.mark.usefixtures("deadline")
+def test_two_processes_and_one(digits_shards, tmp_path, monkeypatch):
+    monkeypatch.setenv(EVENTS_FILE, str(tmp_path / "events"))
+    journal = tmp_path / "journal"
+    environment = {URI: "nobody sends it", JOURNAL: str(journal), AUTHOR: "attempt"}
+    theirs = start(digits_shards, tmp_path / "two", Run("train", None, environment))
     kept = train(SETTINGS, data=digits_shards, target=tmp_path / "one")
     one, two = load_checkpoint(tmp_path / "one"), load_checkpoint(tmp_path / "two" / "model")
     for name, weight in one.state_dict().items():
         assert torch.allclose(weight, two.state_dict()[name], atol=1e-5), name
-    theirs = read_provenance(tmp_path / "two" / "model")["kept"]
     assert theirs["epoch"] == kept["epoch"]
     assert theirs["validation_robust_accuracy"] == pytest.approx(
         kept["validation_robust_accuracy"], abs=1.5 / 130
     )
+    notes = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert {(note["step"], note["author"]) for note in notes} == {("train", "attempt")}
+    curves = [note["note"] for note in notes if note["note"]["kind"] == "metrics"]
+    assert [curve["step"] for curve in curves] == [1, 2]
+    assert curves[-1]["values"]["loss"] > 0
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    shown = [event for event in events if event["step"] != "untracked"]  # that is the lone one
+    assert {event["step"] for event in shown} == {"train"}
+    assert [event["done"] for event in shown].count(0) == 2  # begun, and nothing taken up
 
 
-def test_an_error_in_one_process_ends_all(digits_shards, tmp_path):
-    wild = replace(SETTINGS, learning_rate=1e12, schedule={"name": "constant"}, average_decay=0.0)
-    ended = together(wild, digits_shards, tmp_path / "wild")
-    assert ended.returncode != 0
-    assert "Error" in ended.stderr
+@pytest.mark.usefixtures("deadline")
+def test_an_error_in_one_process_ends_all_and_is_said(digits_shards, tmp_path):
+    wild = {"learning_rate": 1e12, "schedule": {"name": "constant"}, "average_decay": 0.0}
+    wild["objective"] = {"name": "cross_entropy"}  # an attack would complain before the loss does
+    with pytest.raises(TrainingFailed, match="FloatingPointError: the loss became"):
+        start(digits_shards, tmp_path, **wild)
+
+
+STEP = """
+import sys
+from pathlib import Path
+from components.tracking import Run
+from components.training.config import TrainingConfig
+from components.training.start import start_training
+settings, data, folder = TrainingConfig.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+start_training(settings, data=data, target=folder, initial=None, state=folder, run=Run("train"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+@pytest.mark.usefixtures("deadline")
+def test_a_killed_step_leaves_no_process_behind(digits_shards, tmp_path):
+    endless = replace(SETTINGS, processes=2, epochs=10_000, state_seconds=0.0)
+    folder = tmp_path / "a folder of this test alone"
+    command = [sys.executable, "-c", STEP, endless.to_json(), digits_shards, folder]
+    step = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    while not (folder / "newest.state").exists():
+        assert step.poll() is None
+        time.sleep(0.1)
+    assert len(named(folder)) == 4  # step, torchrun and two at work
+    step.kill()
+    step.wait()
+    while named(folder):
+        time.sleep(0.1)
+
+
+def named(folder):
+    """The processes on whose command line a folder is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [path] if str(folder) in path.read_text() else []
+    return found
 
 
 def test_a_batch_must_be_enough_for_all(digits_shards):

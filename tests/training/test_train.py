@@ -78,6 +78,7 @@ def test_curves_and_the_best_epoch(digits_shards, tmp_path):
     kept = train(settings, data=digits_shards, target=tmp_path, run=run)
     assert [step for step, _ in run.curves] == [1, 2, 3]
     assert {"loss", "clean_loss", "adversarial_loss"} <= run.curves[0][1].keys()
+    assert all(0 <= curve["zero_gradients"] < 0.5 for _, curve in run.curves)
     accuracies = [curve["validation_robust_accuracy"] for _, curve in run.curves]
     assert kept["validation_robust_accuracy"] == max(accuracies)
     assert accuracies[int(kept["epoch"]) - 1] == max(accuracies)

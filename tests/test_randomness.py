@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from components.attacks.randomness import mix, normal, sample_seeds, uniform
+from components.randomness import mix, normal, sample_seeds, uniform
 
 GOLDEN = 0x9E3779B97F4A7C15
 EXTREME = [0, 1, -1, 2**63 - 1, -(2**63), 2**62]
