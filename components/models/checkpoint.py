@@ -67,6 +67,13 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return dict(words["provenance"])
 
 
+def provenance_of(initial: Path | None) -> dict[str, Any]:
+    """Give what a checkpoint's provenance says of the one it started from; nothing for none."""
+    if initial is None:
+        return {}
+    return {"initial": hash_checkpoint(initial), "before": read_provenance(initial)}
+
+
 def hash_checkpoint(folder: Path) -> str:
     """Give the SHA-256 of a checkpoint's spec and weights, which names what was evaluated."""
     words = json.loads((folder / WORDS).read_text(encoding="utf-8"))

@@ -1,15 +1,23 @@
 """What a model costs: parameters, floating-point operations, memory of its feature maps."""
 
+import statistics
+import time
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from components.attacks.gradients import untouched
 from components.models.build import Model
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish)
+_WARM_UP, _TIMED = 3, 15
 _LayerCost = Callable[[nn.Module, Tensor], int]
 
 
@@ -36,11 +44,80 @@ def count_flops(model: nn.Module, image_shape: tuple[int, ...]) -> int:
 
 
 def count_memory(model: nn.Module, image_shape: tuple[int, ...]) -> int:
-    """Count the numbers held for one image: kernels and the unfolded input of each convolution.
+    """Count the numbers held for one image: weights and the unfolded input of each convolution.
 
     Madaan et al., 2020, whose count leaves out the biases of convolutions.
     """
     return _sum_over_layers(model, image_shape, _layer_memory)
+
+
+def measure_latency(model: nn.Module, images: Tensor) -> float:
+    """Time the classification of a batch, the median of a few times, in seconds.
+
+    It belongs to the machine and to what else it does: figures of two machines cannot be compared.
+
+    Args:
+        model: left as it was.
+        images: one or more, on the model's device.
+    """
+    seconds = []
+    with untouched(model), torch.no_grad(), torch.random.fork_rng():
+        for _ in range(_WARM_UP + _TIMED):
+            started = time.perf_counter()
+            model(images).sum().item()  # which waits for the device
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[_WARM_UP:])
+
+
+def measure_activation_memory(model: nn.Module, images: Tensor) -> int:
+    """Give the most bytes that tensors of a forward pass without gradients hold at one time.
+
+    Parameters, the images and what an operation needs only for itself are not among them.
+
+    Args:
+        model: left as it was.
+        images: one or more, on the model's device.
+    """
+    with untouched(model), torch.no_grad(), torch.random.fork_rng(), _Allocations() as allocations:
+        model(images)
+    return allocations.most
+
+
+class _Allocations(TorchDispatchMode):
+    """Follows how many bytes the tensors that operations give hold together.
+
+    Attributes:
+        most: at one time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._tensors: Counter[int] = Counter()  # by the address of what they share
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, kwargs))}
+        output = func(*args, **(kwargs or {}))
+        for tensor in _tensors(output):
+            storage = tensor.untyped_storage()
+            address, size = storage.data_ptr(), storage.nbytes()
+            if address in given and not self._tensors[address]:
+                continue  # a view of a parameter or of the images
+            self._now += 0 if self._tensors[address] else size
+            self._tensors[address] += 1
+            weakref.finalize(tensor, self._release, address, size)
+        self.most = max(self.most, self._now)
+        return output
+
+    def _release(self, address: int, size: int) -> None:
+        self._tensors[address] -= 1
+        self._now -= 0 if self._tensors[address] else size
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _layer_flops(layer: nn.Module, output: Tensor) -> int:
@@ -59,7 +136,7 @@ def _layer_memory(layer: nn.Module, output: Tensor) -> int:
         places = output.shape[-2] * output.shape[-1]
         unfolded = layer.in_channels * _area(layer.kernel_size) * places
         return layer.weight.numel() + unfolded
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, (nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)):
         return count_parameters(layer)
     return 0
 

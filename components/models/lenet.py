@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from components.models.units import Cut, Place, Units, Whole
 from components.tensors import Images, Logits
 
 FULL_WIDTHS = (20, 50, 800, 500)
@@ -26,25 +27,16 @@ class LeNet5(nn.Module):
             `positions` says which ones are read.
 
     Attributes:
-        gate_points: layers whose units pruning may gate, and the side the gate is on, in the order
-            of the widths.
         latent_features: modules whose outputs are the features that vulnerability compares.
         head_layers: what depends on the number of classes.
     """
 
-    gate_points: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("conv1", "output"),
-        ("conv2", "output"),
-        ("dense3", "input"),
-        ("dense4", "input"),
-    )
     latent_features: ClassVar[tuple[str, ...]] = ("relu",)
     head_layers: ClassVar[tuple[str, ...]] = ("dense4",)
 
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         conv1, conv2, flat, dense = widths
-        self.widths = widths
         self.conv1 = nn.Conv2d(in_channels, conv1, 5)
         self.conv2 = nn.Conv2d(conv1, conv2, 5)
         self.pool = nn.MaxPool2d(2)
@@ -53,7 +45,43 @@ class LeNet5(nn.Module):
         self.dense3 = nn.Linear(flat, dense)
         self.dense4 = nn.Linear(dense, num_classes)
         self.relu = nn.ReLU()
-        self._reads_all = flat == conv2 * POSITIONS
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Give what a network of this shape is built with."""
+        conv1, conv2 = self.conv1.out_channels, self.conv2.out_channels
+        return conv1, conv2, self.dense3.in_features, self.dense3.out_features
+
+    def declare_units(self) -> tuple[Units, ...]:
+        """Say where the published gates are: on the convolutions and before the dense layers."""
+        conv1, conv2, flat, dense = self.widths
+        return (
+            Units(
+                "conv1",
+                conv1,
+                (Place("conv1", "output"),),
+                (Cut("conv1.weight", 0), Cut("conv1.bias", 0), Cut("conv2.weight", 1)),
+            ),
+            Units(
+                "conv2",
+                conv2,
+                (Place("conv2", "output"),),
+                (Cut("conv2.weight", 0), Cut("conv2.bias", 0)),
+            ),
+            Units(
+                "dense3",
+                flat,
+                (Place("dense3", "input"),),
+                (Cut("dense3.weight", 1),),
+                whole=Whole("conv2", POSITIONS, "positions"),
+            ),
+            Units(
+                "dense4",
+                dense,
+                (Place("dense4", "input"),),
+                (Cut("dense3.weight", 0), Cut("dense3.bias", 0), Cut("dense4.weight", 1)),
+            ),
+        )
 
     def forward(self, images: Images) -> Logits:
         """Give the logits.
@@ -65,7 +93,7 @@ class LeNet5(nn.Module):
             raise ValueError(f"lenet5 takes images of 28 x 28 pixels, got {tuple(images.shape)}")
         features = self.pool(self.relu(self.conv1(images)))
         features = self.pool(self.relu(self.conv2(features))).flatten(1)
-        if not self._reads_all:
+        if len(self.positions) < features.shape[1]:
             features = features[:, self.positions]
         return self.dense4(self.relu(self.dense3(features)))
 

@@ -55,7 +55,7 @@ class MLDecoder(nn.Module):
     def forward(self, features: Tensor) -> Logits:
         """Give the logits of feature maps of the shape (batch, channels, height, width)."""
         memory = self.relu(self.embed(features.flatten(2).mT))
-        told = self.queries.expand(len(features), -1, -1)
+        told = self.queries.expand(features.shape[0], -1, -1)
         told = self.norm1(told + self.dropout(told))
         told = self.norm2(told + self.dropout(self._attend(told, memory)))
         hidden = self.dropout(self.relu(self.expand(told)))

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from components.models.units import Cut, Place, Units, Whole
 from components.tensors import Images, Logits
 
 FULL_WIDTHS = (64, 64, 128, 128, 256, 256, 256, *[512] * 8)
@@ -27,23 +28,15 @@ class VGG16(nn.Module):
             is all of them, and units of dense14.
 
     Attributes:
-        gate_points: layers whose units pruning may gate, and the side the gate is on, in the order
-            of the widths.
         latent_features: modules whose outputs are the features that vulnerability compares.
         head_layers: what depends on the number of classes.
     """
 
-    gate_points: ClassVar[tuple[tuple[str, str], ...]] = (
-        *((name, "output") for name in _CONVOLUTIONS),
-        ("dense14", "input"),
-        ("dense15", "input"),
-    )
     latent_features: ClassVar[tuple[str, ...]] = ("relu", "dense14")
     head_layers: ClassVar[tuple[str, ...]] = ("dense15",)
 
     def __init__(self, num_classes: int, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.widths = widths
         channels = (in_channels, *widths[:13])
         for number, name in enumerate(_CONVOLUTIONS, 1):
             before, width = channels[number - 1 : number + 1]
@@ -57,6 +50,28 @@ class VGG16(nn.Module):
         self.bn14 = _batch_norm(nn.BatchNorm1d, widths[14])
         self.dense15 = nn.Linear(widths[14], num_classes)
         self.relu = nn.ReLU()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Give what a network of this shape is built with."""
+        channels = [self.get_parameter(f"{name}.bias").numel() for name in _CONVOLUTIONS]
+        return *channels, self.dense14.in_features, self.dense14.out_features
+
+    def declare_units(self) -> tuple[Units, ...]:
+        """Say where the published gates are: before BatchNorm and before the dense layers.
+
+        The channels of the last convolution have two gates, one on it and one before dense14.
+        """
+        found = []
+        layers = (*_CONVOLUTIONS, "dense14", "dense15")
+        for number, (name, width) in enumerate(zip(_CONVOLUTIONS, self.widths, strict=False), 1):
+            cuts = _cuts_around(name, f"bn{number}", layers[number])
+            found.append(Units(name, width, (Place(name, "output"),), cuts, norm=f"bn{number}"))
+        before14 = (Place("dense14", "input"),)
+        found.append(Units("dense14", self.widths[13], before14, (), whole=Whole("conv13")))
+        cuts = _cuts_around("dense14", "bn14", "dense15")
+        found.append(Units("dense15", self.widths[14], (Place("dense15", "input"),), cuts))
+        return tuple(found)
 
     def forward(self, images: Images) -> Logits:
         """Give the logits.
@@ -95,6 +110,13 @@ def vgg16(num_classes: int, in_channels: int, *, widths: Sequence[int] = FULL_WI
             bound = math.sqrt(3 / len(module.bias))  # a bias has as many outputs as inputs
             nn.init.uniform_(module.bias, -bound, bound)
     return network
+
+
+def _cuts_around(layer: str, norm: str, reader: str) -> tuple[Cut, ...]:
+    """Say what belongs to the units that a layer gives, a norm scales and another layer reads."""
+    values = ("weight", "bias", "running_mean", "running_var")
+    own = (f"{layer}.weight", f"{layer}.bias", *(f"{norm}.{value}" for value in values))
+    return *(Cut(tensor, 0) for tensor in own), Cut(f"{reader}.weight", 1)
 
 
 def _batch_norm(

@@ -20,15 +20,18 @@ _SHOWN = 3
 
 
 class Source(NamedTuple):
-    """Where weights come from.
+    """What the words of a backbone say besides its own options.
 
     Attributes:
-        address: a file or a checkpoint folder, on disk or in a bucket; empty for fresh weights.
+        address: a file or a checkpoint folder with weights, on disk or in a bucket; empty for
+            fresh ones.
         reset_head: let the layers that depend on the number of classes start afresh.
+        units: how many pruning left, by the names of the gates; None if it is not pruned.
     """
 
     address: str
     reset_head: bool
+    units: dict[str, int] | None = None
 
 
 class Normalisation(NamedTuple):
@@ -39,16 +42,24 @@ class Normalisation(NamedTuple):
 
 
 def divide_choice(choice: Choice) -> tuple[Choice, Source]:
-    """Divide a backbone's words into those for its function, and ``weights`` and ``reset_head``.
+    """Divide a backbone's words: ``weights``, ``reset_head`` and ``units`` are not its function's.
 
     Raises:
-        ValueError: one of the two is of the wrong type, or has no meaning without the other.
+        ValueError: one of the three is of the wrong type, or makes no sense with the others.
     """
     words = dict(choice)
     source = Source(
         address=check_value("weights", words.pop("weights", ""), str),
         reset_head=check_value("reset_head", words.pop("reset_head", False), bool),
+        units=words.pop("units", None),
     )
+    counts = source.units
+    if counts is not None and not (
+        isinstance(counts, Mapping) and all(type(count) is int for count in counts.values())
+    ):
+        raise ValueError(
+            f'units must be numbers by gate, {{"layer1.0.conv2": 8, ...}}, got {counts}'
+        )
     if source.reset_head and not source.address:
         raise ValueError(f"reset_head has no effect without weights, {_FORMS}")
     if source.address and words.get("pretrained"):
@@ -74,7 +85,7 @@ def take_weights(backbone: nn.Module, source: Source) -> Normalisation | None:
     if words is not None:
         state, expected = _network_of(state, words, source.address)
         origin = f"{source.address} with the backbone {json.dumps(words['spec']['backbone'])}"
-    own, head = backbone.state_dict(), _head_layers(backbone)
+    own, head = backbone.state_dict(), head_layers(backbone)
     if source.reset_head and not head:
         raise ValueError(f"reset_head fits no {type(backbone).__name__}: it does not name its head")
     if source.reset_head:
@@ -174,7 +185,7 @@ def _rest(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-def _head_layers(backbone: nn.Module) -> tuple[str, ...]:
+def head_layers(backbone: nn.Module) -> tuple[str, ...]:
     """Name the layers, or weights, that depend on the number of classes."""
     known = getattr(backbone, "pretrained_cfg", None) or {}
     names = getattr(backbone, "head_layers", None) or known.get("classifier") or ()

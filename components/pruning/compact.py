@@ -2,44 +2,45 @@
 
 import copy
 import dataclasses
-from typing import NamedTuple
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.models.build import Model
-from components.models.lenet import POSITIONS, LeNet5
-from components.pruning.gates import BetaBernoulliGate, GatedLayer, prunable_backbone
-
-_ALL = slice(None)
+from components.models.units import Units, cut_units, note_units, units_of
+from components.pruning.gates import GatedLayer, gates_in
 
 
 class ClosedLayer(ValueError):
     """A layer none of whose units is open, so that no narrower network exists."""
 
 
-class _Units(NamedTuple):
-    """Indices of a LeNet-5's open units by the layer their gate is on."""
-
-    conv1: Tensor
-    conv2: Tensor
-    dense3: Tensor
-    dense4: Tensor
-
-
+@torch.no_grad()
 def compact_model(gated: Model) -> Model:
     """Give the narrower model that decides as the gated one does in evaluation mode.
 
-    The factors of open units are folded into the weights; defences stay as they are.
+    The factors of open units are folded into the weights; defences stay as they are. Where a closed
+    unit still gives a constant behind BatchNorm, so does one unit of the narrower network for all
+    of them, which is exact also where the next convolution pads.
 
     Raises:
         ClosedLayer: no unit of some layer is open.
     """
-    backbone = _compact_lenet5(prunable_backbone(gated))
-    compact = copy.deepcopy(gated, {id(gated.backbone): backbone})  # copies all but the backbone
-    choice = {**gated.spec.backbone, "widths": list(backbone.widths)}
-    compact.spec = dataclasses.replace(gated.spec, backbone=choice)
-    return compact.eval()
+    units = units_of(gated.backbone)
+    open_units = _open_units(gated)
+    compact = copy.deepcopy(gated).eval()
+    backbone = compact.backbone
+    _fold_gates(backbone)
+    for group in units:
+        if group.norm:
+            open_units[group.name] |= _keep_constants(backbone, group, ~open_units[group.name])
+    kept = {name: is_open.nonzero().flatten() for name, is_open in open_units.items()}
+    for name, indices in kept.items():
+        if not len(indices):
+            raise ClosedLayer(f"no unit that the gate of {name} could keep is open")
+    _describe(compact, cut_units(backbone, units, kept))
+    return compact
 
 
 @torch.no_grad()
@@ -48,75 +49,96 @@ def hold_last_units(gated: Model) -> None:
 
     In a layer that has reopened by itself nothing is held any longer.
     """
-    backbone = prunable_backbone(gated)
-    conv1, conv2, dense3, dense4 = (layer.gate for layer in _gated_layers(backbone).values())
-    for gate in (conv1, conv2, dense3, dense4):
+    gates = gates_in(gated)
+    for gate in gates.values():
         gate.held.zero_()
-    for gate in (conv1, dense4):
-        gate.held[gate.keep_probability().argmax()] = ~gate.is_open().any()
-    channels = backbone.positions // POSITIONS
-    likeliest = (conv2.keep_probability()[channels] * dense3.keep_probability()).argmax()
-    closed = ~(conv2.is_open()[channels] & dense3.is_open()).any()
-    conv2.held[channels[likeliest]] = dense3.held[likeliest] = closed
+    divided = set()
+    for group in units_of(gated.backbone):
+        if group.whole:
+            part, whole = gates[group.name], gates[group.whole.name]
+            belongs = group.wholes(gated.backbone)
+            likeliest = (whole.keep_probability()[belongs] * part.keep_probability()).argmax()
+            closed = ~(whole.is_open()[belongs] & part.is_open()).any()
+            whole.held[belongs[likeliest]] = part.held[likeliest] = closed
+            divided |= {group.name, group.whole.name}
+    for name, gate in gates.items():
+        if name not in divided:
+            gate.held[gate.keep_probability().argmax()] = ~gate.is_open().any()
 
 
-@torch.no_grad()
-def _compact_lenet5(gated: LeNet5) -> LeNet5:
-    layers = _gated_layers(gated)
-    units = _open_units(gated, [layer.gate for layer in layers.values()])
-    cuts: dict[str, tuple[Tensor | slice, Tensor | slice]] = {
-        "conv1": (units.conv1, _ALL),
-        "conv2": (units.conv2, units.conv1),
-        "dense3": (units.dense4, units.dense3),
-        "dense4": (_ALL, units.dense4),
-    }
-    state = {"positions": _renumbered(gated.positions[units.dense3], units.conv2)}
-    for name, (outputs, inputs) in cuts.items():
-        weight, bias = _folded(layers[name])
-        state[f"{name}.weight"] = weight[outputs][:, inputs]
-        state[f"{name}.bias"] = bias[outputs]
-    return _lenet5_from(state)
+def _open_units(gated: Model) -> dict[str, Tensor]:
+    """Say which units are open. A part is in an open whole, and a whole has an open part."""
+    gates = gates_in(gated)
+    is_open = {name: gate.is_open() for name, gate in gates.items()}
+    for group in units_of(gated.backbone):
+        if group.whole:
+            belongs = group.wholes(gated.backbone)
+            parts = is_open[group.name] & is_open[group.whole.name][belongs]
+            wholes = torch.zeros_like(is_open[group.whole.name])
+            is_open[group.name] = parts
+            is_open[group.whole.name] = wholes.index_fill(0, belongs[parts], True)
+    return is_open
 
 
-def _open_units(gated: LeNet5, gates: list[BetaBernoulliGate]) -> _Units:
-    """Find the open units; conv2 and dense3 share theirs, one gates channels, one their positions.
+def _fold_gates(backbone: nn.Module) -> None:
+    """Multiply the gates' factors into the layers' weights, and take the gates out."""
+    gated = [(name, p) for name, p in backbone.named_modules() if isinstance(p, GatedLayer)]
+    for name, part in gated:
+        layer, mask = part.layer, part.gate.mask()
+        shape = (-1, *(1,) * (layer.weight.ndim - 1))
+        if part.place.side == "output":
+            layer.weight.mul_(mask.view(shape))
+            if layer.bias is not None:
+                layer.bias.mul_(mask)
+        else:
+            layer.weight.mul_(mask.repeat_interleave(part.place.block).view(shape[:-1]))
+        backbone.set_submodule(name, layer)
 
-    A position lives only in an open channel, and a channel only where one of its positions lives.
+
+def _keep_constants(backbone: nn.Module, group: Units, closed: Tensor) -> Tensor:
+    """Let one closed unit give 1, and the reader weigh it as it weighed what all of them give.
+
+    With β, γ, μ, σ² those of BatchNorm, a closed unit gives ReLU(β − γμ / √(σ² + ε)) everywhere,
+    but for the margin that the next convolution pads with zeros. A dense layer adds it to its bias.
+
+    Returns:
+        Which of the units has to stay for it, if any.
     """
-    conv1, conv2, dense3, dense4 = (gate.is_open() for gate in gates)
-    channels = gated.positions // POSITIONS
-    dense3 = dense3 & conv2[channels]
-    conv2 = torch.zeros_like(conv2).index_fill(0, channels[dense3], True)
-    units = _Units(*(is_open.nonzero().flatten() for is_open in (conv1, conv2, dense3, dense4)))
-    for name, indices in units._asdict().items():
-        if not len(indices):
-            raise ClosedLayer(f"no unit that the gate of {name} could keep is open")
-    return units
+    carries = torch.zeros_like(closed)
+    norm = backbone.get_submodule(group.norm)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    constants = (norm.bias - scale * norm.running_mean).relu() * closed
+    (name,) = (cut.tensor.rpartition(".")[0] for cut in group.cuts if cut.dimension == 1)
+    reader, layer = backbone.get_submodule(name), backbone.get_submodule(group.places[0].layer)
+    assert isinstance(reader, (nn.Conv2d, nn.Linear)) and isinstance(layer, nn.Conv2d)
+    weighed = torch.tensordot(reader.weight, constants, dims=([1], [0]))
+    if isinstance(reader, nn.Linear):
+        reader.bias.add_(weighed)
+    elif weighed.any():
+        carries[closed.nonzero()[0]] = True
+        reader.weight[:, carries] = weighed.unsqueeze(1)
+        assert layer.bias is not None
+        for tensor, value in (
+            (layer.weight, 0),
+            (layer.bias, 0),
+            (norm.weight, 0),
+            (norm.bias, 1),
+            (norm.running_mean, 0),
+            (norm.running_var, 1),
+        ):
+            tensor[carries] = value
+    return carries
 
 
-def _folded(gated: GatedLayer) -> tuple[Tensor, Tensor]:
-    """Multiply the gate's factors into the layer's weights."""
-    weight, bias, mask = gated.layer.weight, gated.layer.bias, gated.gate.mask()
-    assert bias is not None
-    if gated.side == "input":
-        return weight * mask, bias
-    return weight * mask.view(-1, *(1,) * (weight.ndim - 1)), bias * mask
-
-
-def _renumbered(positions: Tensor, channels: Tensor) -> Tensor:
-    """Say where positions lie once only these channels are left."""
-    return torch.searchsorted(channels, positions // POSITIONS) * POSITIONS + positions % POSITIONS
-
-
-def _lenet5_from(state: dict[str, Tensor]) -> LeNet5:
-    """Build the network whose layers have the shapes of these weights."""
-    conv1, conv2, dense3 = (state[f"{name}.weight"] for name in ("conv1", "conv2", "dense3"))
-    widths = (len(conv1), len(conv2), dense3.shape[1], len(dense3))
-    with torch.device("meta"):  # neither computes nor draws the initial weights
-        backbone = LeNet5(len(state["dense4.bias"]), conv1.shape[1], widths)
-    backbone.load_state_dict(state, assign=True)
-    return backbone
-
-
-def _gated_layers(backbone: LeNet5) -> dict[str, GatedLayer]:
-    return {name: p for name, p in backbone.named_children() if isinstance(p, GatedLayer)}
+def _describe(compact: Model, left: tuple[Units, ...]) -> None:
+    """Let the model's words be those of its narrower backbone."""
+    backbone = compact.backbone
+    if hasattr(backbone, "declare_units"):
+        del backbone.units
+        words: dict[str, Any] = {"widths": list(cast("tuple[int, ...]", backbone.widths))}
+    else:
+        note_units(backbone, left)
+        words = {"units": {group.name: group.count for group in left}}
+    compact.spec = dataclasses.replace(compact.spec, backbone={**compact.spec.backbone, **words})

@@ -15,7 +15,7 @@ def prune_model(
     pruned: Output[Model],
     metrics: Output[Metrics],
 ) -> None:
-    """Learn gates under attack and keep the narrower network.
+    """Prune a model under attack and keep the narrower network.
 
     Args:
         step: name of the step in the run graph.
@@ -34,7 +34,14 @@ def prune_model(
     settings = PruningConfig.from_json(config)
     initial, target = Path(model.path), Path(pruned.path)
     with tracking.step_run(step, "prune", settings) as run:
-        figures = prune(settings, data=Path(data.path), initial=initial, target=target, run=run)
+        figures = prune(
+            settings,
+            data=Path(data.path),
+            initial=initial,
+            target=target,
+            state=target / "state",
+            run=run,
+        )
         run.metrics(figures)
         run.folder(target, "checkpoint")
     for name, value in figures.items():

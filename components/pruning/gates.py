@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.defences.defended import Defended
+from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.models.build import Model
-from components.models.lenet import LeNet5
+from components.models.tracing import find_units
+from components.models.units import Place, Units, note_units, units_of
 
 _PRIOR = 1e-4  # alpha / K of the prior Beta(alpha / K, 1), set directly in the published code
 _TEMPERATURE = 0.1
 _EULER = 0.5772156649015329
 _INITIAL_RAW_B = 0.5413  # b = 1.0000
 _FURTHEST_LOGIT = 30.0
+_PUBLISHED_BEFORE_NORM, _PUBLISHED = 0.6802, 0.2386  # where raw_a is 2 and -1
 
 
 class BetaBernoulliGate(nn.Module):
@@ -37,6 +41,7 @@ class BetaBernoulliGate(nn.Module):
         held: units that count as open whatever their keep probability.
         copies: how many copies of the same images a batch holds, one after the other; they share
             their noise.
+        drawn: factors of the forward pass that is under way, between a gate's places.
     """
 
     def __init__(self, units: int, *, threshold: float, initial_keep_probability: float) -> None:
@@ -48,6 +53,7 @@ class BetaBernoulliGate(nn.Module):
         self.held: Tensor
         self.threshold = threshold
         self.copies = 1
+        self.drawn: Tensor | None = None
 
     def posterior(self) -> tuple[Tensor, Tensor]:
         """Give a and b of the Kumaraswamy posterior, per unit."""
@@ -95,64 +101,159 @@ class BetaBernoulliGate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Gate features of the shape (batch, units) or (batch, units, height, width)."""
-        kept = self.sample(len(features)) if self.training else self.mask().unsqueeze(0)
-        return features * kept.view(*kept.shape, *(1,) * (features.ndim - 2))
+        return scale_units(features, self.factors(len(features)), dimension=1)
+
+    def factors(self, batch_size: int) -> Tensor:
+        """Give how much of each unit is kept: per image in training, else alike for all."""
+        return self.sample(batch_size) if self.training else self.mask().unsqueeze(0)
 
 
 class GatedLayer(nn.Module):
-    """A layer with a gate on its input or its output."""
+    """A layer with a gate on its input or its output.
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, side: str, gate: BetaBernoulliGate) -> None:
+    Args:
+        layer: what is gated.
+        place: where.
+        gate: may act in several places; then all of a forward pass see the same draw.
+        is_first: of the gate's places, in which it draws.
+        is_last: of the gate's places, after which its draw is forgotten.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        place: Place,
+        gate: BetaBernoulliGate,
+        *,
+        is_first: bool = True,
+        is_last: bool = True,
+    ) -> None:
         super().__init__()
-        self.layer, self.side, self.gate = layer, side, gate
+        self.layer, self.place, self.gate = layer, place, gate
+        self.is_first, self.is_last = is_first, is_last
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply gate and layer in their order."""
-        if self.side == "input":
-            return self.layer(self.gate(features))
-        return self.gate(self.layer(features))
+        if self.place.side == "input":
+            return self.layer(self._gated(features))
+        return self._gated(self.layer(features))
+
+    def _gated(self, features: Tensor) -> Tensor:
+        if self.is_first:
+            self.gate.drawn = self.gate.factors(len(features))
+        factors = self.gate.drawn
+        assert factors is not None
+        if self.is_last:
+            self.gate.drawn = None
+        dimension = 1 if isinstance(self.layer, nn.Conv2d) else features.ndim - 1
+        factors = factors.repeat_interleave(self.place.block, 1)
+        return scale_units(features, factors, dimension=dimension)
 
 
-def gate_model(model: Model, *, threshold: float, initial_keep_probability: float) -> Model:
-    """Give a copy of the model with fresh gates wherever its backbone says they go.
+def scale_units(features: Tensor, factors: Tensor, *, dimension: int) -> Tensor:
+    """Multiply units along a dimension by factors of the shape (batch or 1, units)."""
+    shape = [1] * features.ndim
+    shape[0], shape[dimension] = factors.shape
+    return features * factors.view(shape)
+
+
+def gate_model(
+    model: Model,
+    *,
+    threshold: float,
+    initial_keep_probability: float | None,
+    after_activation: bool = False,
+) -> Model:
+    """Give a copy of the model with fresh gates.
+
+    LeNet-5 and VGG16 have theirs where they were published. All others have one gate per group of
+    channels that belong together, at the inputs of the layers that read these: channels that a
+    residual connection joins share one, and the inner channels of each block have one.
+
+    Args:
+        model: stays as it is.
+        threshold: of the gates.
+        initial_keep_probability: of all units; None is as published, 0.6802 where a gate is in
+            front of BatchNorm, else 0.2386.
+        after_activation: let VGG16 have its gates like all others, so that closed units give
+            nothing at all.
 
     Raises:
-        ValueError: the backbone does not say it.
+        ValueError: no gates fit.
     """
     gated = copy.deepcopy(model)
-    backbone = prunable_backbone(gated)
-    for name, side in backbone.gate_points:
-        layer = backbone.get_submodule(name)
-        assert isinstance(layer, (nn.Conv2d, nn.Linear))
-        units = layer.weight.shape[0 if side == "output" else 1]
+    backbone = gated.backbone
+    units = prunable_units(gated, before_norm=not after_activation)
+    for group in units:
+        initial = initial_keep_probability
+        if initial is None:
+            initial = _PUBLISHED_BEFORE_NORM if group.norm else _PUBLISHED
         gate = BetaBernoulliGate(
-            units, threshold=threshold, initial_keep_probability=initial_keep_probability
-        )
-        setattr(backbone, name, GatedLayer(layer, side, gate.to(layer.weight.device)))
+            group.count, threshold=threshold, initial_keep_probability=initial
+        ).to(next(backbone.parameters()).device)
+        for place in group.places:
+            layer = backbone.get_submodule(place.layer)
+            assert isinstance(layer, (nn.Conv2d, nn.Linear))
+            first, last = place is group.places[0], place is group.places[-1]
+            wrapped = GatedLayer(layer, place, gate, is_first=first, is_last=last)
+            backbone.set_submodule(place.layer, wrapped)
+    note_units(backbone, units)
     return gated
 
 
-def prunable_backbone(model: Model) -> LeNet5:
-    """Give the model's backbone if it says where gates go.
+def prunable_units(model: Model, *, before_norm: bool = True) -> tuple[Units, ...]:
+    """Give the units of a model that gates may close.
+
+    Args:
+        model: gated or not.
+        before_norm: leave VGG16 its published gates.
 
     Raises:
-        ValueError: it does not.
+        ValueError: there are none, or a defence depends on all units.
     """
-    if not isinstance(model.backbone, LeNet5):
-        name = model.spec.backbone["name"]
-        raise ValueError(f"gates fit the backbone 'lenet5' and no other, got {name!r}")
-    return model.backbone
+    network = model.network
+    while isinstance(network, Defended):
+        if isinstance(network, FeaturePyramidDecoder):
+            raise ValueError(
+                "a model with a feature_pyramid_decoder cannot be pruned, for its decoder is made "
+                "for all channels; prune first and add the decoder then"
+            )
+        network = network.inner
+    return find_units(model.backbone, model.spec.image_shape, before_norm=before_norm)
+
+
+def gate_widths(model: Model) -> dict[str, int]:
+    """Give the number of units by the name of the gate they have or would have."""
+    return {group.name: group.count for group in prunable_units(model)}
 
 
 def gates_in(model: Model) -> dict[str, BetaBernoulliGate]:
-    """Give the gates of a gated model by the names of their layers, in the network's order."""
-    parts = model.backbone.named_modules()
-    return {name: part.gate for name, part in parts if isinstance(part, GatedLayer)}
+    """Give the gates of a gated model, each by the first layer it acts on, in their order."""
+    backbone, found = model.backbone, {}
+    for group in units_of(backbone):
+        layer = backbone.get_submodule(group.places[0].layer)
+        if isinstance(layer, GatedLayer):
+            found[group.name] = layer.gate
+    return found
 
 
-def total_kl(gates: Mapping[str, BetaBernoulliGate]) -> Tensor:
-    """Sum the gates' divergences from their priors."""
-    return torch.stack([gate.kl() for gate in gates.values()]).sum()
+def total_kl(
+    gates: Mapping[str, BetaBernoulliGate], scales: Mapping[str, float] | None = None
+) -> Tensor:
+    """Sum the gates' divergences from their priors.
+
+    Args:
+        gates: by name.
+        scales: what some are multiplied by, by the name of the gate. Lee et al. try 40 and 16 for
+            the convolutions of LeNet-5, which are few units and most of the operations.
+
+    Raises:
+        ValueError: there is no gate of a name.
+    """
+    scales = scales or {}
+    if unknown := sorted(scales.keys() - gates.keys()):
+        raise ValueError(f"there are no gates {unknown}, expected some of {list(gates)}")
+    return torch.stack([gate.kl() * scales.get(name, 1) for name, gate in gates.items()]).sum()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import html
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -16,7 +16,7 @@ from components.evaluation.report import Accuracy, RobustnessReport, load_report
 TABLE, PAGE = "table.json", "table.html"
 SCHEMA = 1
 
-_TRUSTS = ("masked", "doubtful", "trusted")  # the worst first
+TRUSTS = ("masked", "doubtful", "trusted")  # the worst first
 _TEMPLATE = Path(__file__).with_name("table.html")
 
 
@@ -154,7 +154,7 @@ def load_table(folder: Path) -> Table:
 
 
 def _check_comparable(reports: Sequence[RobustnessReport]) -> None:
-    facts = {
+    facts: dict[str, Callable[[RobustnessReport], Any]] = {
         "data": lambda r: r.data["fingerprint"],
         "threat model": lambda r: (r.norm, r.epsilon),
         "attacks": lambda r: sorted({attack.name for attack in r.attacks}),
@@ -183,19 +183,20 @@ def _row(
         naive=Repeated.of([report.naive_robust_accuracy for report in reports]),
         robust=Repeated.of([report.robust_accuracy for report in reports]),
         gain=(statistics.fmean(gains), statistics.stdev(gains) if len(gains) > 1 else None),
-        trust=min((report.trust for report in reports), key=_TRUSTS.index),
+        trust=min((report.trust for report in reports), key=TRUSTS.index),
     )
 
 
 def _read_row(values: dict[str, Any]) -> Row:
     for name in ("clean", "naive", "robust"):
-        given = values[name]
-        values[name] = Repeated(
-            values=tuple(given["values"]),
-            mean=Accuracy(**given["mean"]),
-            deviation=given["deviation"],
-        )
+        values[name] = read_repeated(values[name])
     return Row(**{**values, "seeds": tuple(values["seeds"]), "gain": tuple(values["gain"])})
+
+
+def read_repeated(values: Mapping[str, Any]) -> Repeated:
+    """Read a repeated accuracy out of JSON."""
+    mean = Accuracy(**values["mean"])
+    return Repeated(values=tuple(values["values"]), mean=mean, deviation=values["deviation"])
 
 
 def tell_gain(row: Row) -> str:

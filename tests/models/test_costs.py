@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from components.models.build import ModelSpec, build_model
-from components.models.costs import costs, count_flops, count_memory, count_parameters
+from components.models.costs import (
+    costs,
+    count_flops,
+    count_memory,
+    count_parameters,
+    measure_activation_memory,
+    measure_latency,
+)
 from components.models.lenet import FULL_WIDTHS, lenet5
 
 IMAGE = (1, 28, 28)
@@ -63,3 +70,22 @@ def test_counting_leaves_the_model_as_it_was():
 def test_parameters_are_counted_once_where_layers_share_them():
     layer = nn.Linear(3, 2)
     assert count_parameters(nn.Sequential(layer, layer)) == 8
+
+
+def test_most_bytes_of_feature_maps_at_one_time():
+    layers = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten())
+    network = nn.Sequential(*layers, nn.Linear(256, 10))
+    # The first convolution's output and its activation, of 64 positions and 4 bytes each.
+    for count in (1, 3):
+        images = torch.rand(count, 3, 8, 8)
+        assert measure_activation_memory(network, images) == count * 64 * 4 * (8 + 8)
+    wide = nn.Sequential(*layers, nn.Linear(256, 3000), nn.ReLU())
+    assert measure_activation_memory(wide, torch.rand(1, 3, 8, 8)) == 4 * (3000 + 3000)
+    assert measure_activation_memory(nn.Flatten(), torch.rand(1, 3, 8, 8)) == 0
+
+
+def test_latency_is_of_the_whole_batch():
+    layer = nn.Linear(700, 700).train()
+    one, many = (measure_latency(layer, torch.rand(size, 700)) for size in (1, 4000))
+    assert 0 < one < many
+    assert layer.training and layer.weight.requires_grad

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from components.models.lenet import FULL_WIDTHS, LeNet5, lenet5
+from components.models.lenet import LeNet5, lenet5
 
 
 def images(count=3):
@@ -60,15 +60,17 @@ def test_positions_travel_with_the_weights():
     assert not torch.allclose(twin(images()), before, atol=1e-3)
 
 
-def test_gates_and_features_name_layers_that_there_are():
-    network = lenet5(10, 1)
-    assert len(LeNet5.gate_points) == len(FULL_WIDTHS) == len(network.widths)
-    widths = {
-        "output": lambda layer: layer.weight.shape[0],
-        "input": lambda layer: layer.weight.shape[1],
-    }
-    gated = [widths[side](network.get_submodule(name)) for name, side in LeNet5.gate_points]
-    assert gated == list(FULL_WIDTHS)
+def test_published_gates_and_features_are_there():
+    network = lenet5(10, 1, widths=(4, 6, 90, 12))
+    units = network.declare_units()
+    assert [(group.name, group.count) for group in units] == [
+        ("conv1", 4),
+        ("conv2", 6),
+        ("dense3", 90),
+        ("dense4", 12),
+    ]
+    assert [group.places[0].side for group in units] == ["output", "output", "input", "input"]
+    assert network.widths == (4, 6, 90, 12)
     for name in LeNet5.latent_features:
         network.get_submodule(name)
 

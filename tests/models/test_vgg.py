@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.models.vgg import FULL_WIDTHS, VGG16, vgg16
+from components.models.vgg import VGG16, vgg16
 
 NARROW = (3, 4, 5, 6, 7, 8, 9, 10, 9, 8, 7, 6, 5, 5, 11)
 POOLED = {2, 4, 7, 10, 13}
@@ -66,13 +66,16 @@ def test_fifteen_features():
     assert shapes == [*convolutions, (11,), (11,)]
 
 
-def test_gates_name_layers_of_the_widths():
+def test_published_gates_are_before_normalisation_and_dense_layers():
     network = vgg16(10, 3, widths=NARROW)
-    side = {"output": 0, "input": 1}
-    gated = [
-        network.get_submodule(name).weight.shape[side[where]] for name, where in VGG16.gate_points
+    units = network.declare_units()
+    assert tuple(group.count for group in units) == network.widths == NARROW
+    assert [group.places[0].layer for group in units] == [
+        *(f"conv{number}" for number in range(1, 14)),
+        "dense14",
+        "dense15",
     ]
-    assert gated == list(NARROW) and len(FULL_WIDTHS) == 15
+    assert [group.norm for group in units[:13]] == [f"bn{number}" for number in range(1, 14)]
 
 
 def test_weights_and_biases_start_from_glorot_s_bounds():

@@ -1,8 +1,10 @@
 """A small classifier of random weights, and ways to set its gates."""
 
+import numpy as np
 import pytest
 import torch
 
+from components.data.shards import Example, write_shards
 from components.models.build import Model, ModelSpec, build_model
 from components.pruning.gates import BetaBernoulliGate
 
@@ -50,3 +52,18 @@ def open_only():
         gate.raw_a.data.copy_(raw_a)
 
     return open_only
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Grey images of two classes, bright at the top or at the bottom."""
+    draws = np.random.default_rng(0)
+    examples = []
+    for position in range(200):
+        pixels = draws.integers(0, 100, (28, 28, 1), dtype=np.uint8)
+        pixels[14 * (position % 2) :][:14] += 100
+        split = ("train", "train", "train", "validation", "test")[position // 2 % 5]
+        examples.append(Example(split, position % 2, pixels, str(position)))
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, examples, classes=("top", "bottom"), shard_images=100)
+    return folder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.models.latent import latent_features, vulnerability
+from components.latent import latent_features, vulnerability
 
 
 class Named(nn.Module):
@@ -27,7 +27,7 @@ def test_mean_over_each_feature_then_over_the_features():
 
 def test_sum_over_units_and_mean_over_images():
     features = [torch.tensor([[0.0, 1.0], [0.0, 0.0], [3.0, 0.0], [0.0, -1.0]])]
-    assert float(vulnerability(features, units="sum")) == pytest.approx((4 + 1) / 2)
+    assert float(vulnerability(features, form="sum")) == pytest.approx((4 + 1) / 2)
     assert float(vulnerability(features)) == pytest.approx((4 + 1) / 4)
 
 
