@@ -145,14 +145,15 @@ def read_candidate(checkpoint: Path) -> Candidate:
     Raises:
         IncompatibleCheckpoint: the folder holds no usable checkpoint.
     """
-    model = load_checkpoint(checkpoint)
+    model, provenance = load_checkpoint(checkpoint), read_provenance(checkpoint)
     return Candidate(
         model=model.to(best_device()),
-        title=str(read_provenance(checkpoint)["stage"]),
+        title=str(provenance["stage"]),
         facts={
             "checkpoint": hash_checkpoint(checkpoint),
             "backbone": model.spec.backbone,
             "defences": model.spec.defences,
+            "provenance": provenance,
         },
         size_bytes=(checkpoint / WEIGHTS).stat().st_size,
     )

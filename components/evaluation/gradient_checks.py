@@ -9,10 +9,10 @@ from torch import Tensor
 from components.attacks.geometry import project, radius, random_start, steepest_step
 from components.attacks.gradients import input_gradient, untouched
 from components.attacks.losses import logit_odds, margin
-from components.attacks.randomness import sample_seeds, uniform
 from components.evaluation.grading import HONEST_VIEW, Verdict, check, grade
 from components.evaluation.report import Check, View
 from components.evaluation.subject import Subject
+from components.randomness import sample_seeds, uniform
 from components.tensors import Images, PerSample
 
 _FEW = 64  # images, where many passes are needed for each

@@ -6,7 +6,7 @@ import torch
 
 from components.attacks.gradients import untouched
 from components.evaluation.measure import Measurement
-from components.models.latent import latent_features, names_latent_features, vulnerability
+from components.latent import latent_features, names_latent_features, vulnerability
 from components.tensors import PerSample
 
 
@@ -62,5 +62,5 @@ def _vulnerability(measured: Measurement) -> dict[str, float]:
             with latent_features(subject.model) as features:
                 subject.model(torch.cat([clean, adversarial]))
             sums["mean"] += len(clean) * float(vulnerability(features))
-            sums["sum"] += len(clean) * float(vulnerability(features, units="sum"))
+            sums["sum"] += len(clean) * float(vulnerability(features, form="sum"))
     return {f"vulnerability.{form}": total / len(subject.images) for form, total in sums.items()}

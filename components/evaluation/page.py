@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from components.evaluation.card import limits, stages
+from components.evaluation.charts import budget_words, draw_curve, draw_training
 from components.evaluation.report import Accuracy, RobustnessReport
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 _VERDICTS = ("fail", "warn", "pass")
-_LEFT, _TOP, _WIDTH, _HEIGHT = 46.0, 26.0, 354.0, 190.0  # of the chart's axes, in its own units
-_DIGIT_WIDTH = 7.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,23 +73,27 @@ def write_page(
     """
     classes = [str(name) for name in report.data.get("classes", ())]
     html = (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
             report=report,
+            model={key: fact for key, fact in report.model.items() if key != "provenance"},
             norm=NORMS.get(report.norm, report.norm),
-            budget=_budget(report.epsilon),
+            budget=budget_words(report.epsilon),
             threat=_threat(report),
             verdict=explain_trust(report),
             misleading=report.naive_robust_accuracy.value > report.robust_accuracy.value,
             checks=sorted(report.checks, key=lambda check: _VERDICTS.index(check.verdict)),
             strongest=min((a.robust_accuracy.value for a in report.attacks), default=None),
-            chart=_chart(report) if report.curve else None,
+            chart=draw_curve(report) if report.curve else None,
             distances=_distances(samples),
             in_sequence=bool(report.settings.get("survivors_only")),
             examples=_shown_examples(examples, classes),
             amplification=_amplification(examples),
             by_class=_by_class(samples, classes),
+            training=draw_training(report),
+            stages=stages(report),
+            limits=list(limits(report)),
         )
     )
     target.write_text(html, encoding="utf-8")
@@ -128,26 +132,23 @@ def explain_trust(report: RobustnessReport) -> str:
     )
 
 
-def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+def templates(*rooms: Path) -> jinja2.Environment:
+    """Give the pages' templates: those of this room, and of others that use its parts."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*rooms, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(
+    found.filters.update(
         percent=lambda share: f"{share:.1%}",
         words=_words,
         facts=_facts,
         duration=_duration,
         view=_view,
     )
-    return templates
-
-
-def _budget(epsilon: float) -> str:
-    return f"{epsilon * 255:g}/255"
+    return found
 
 
 def _threat(report: RobustnessReport) -> str:
@@ -203,7 +204,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def _class_name(label: int, classes: Sequence[str]) -> str:
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """Give the name of a class, or a word for one that has none."""
     return classes[label] if 0 <= label < len(classes) else f"class {label}"
 
 
@@ -215,7 +217,7 @@ def _by_class(samples: pa.Table, classes: Sequence[str]) -> list[dict[str, Any]]
         for column in ("clean", "robust")
     }
     rows = [
-        {"name": _class_name(label, classes)}
+        {"name": class_name(label, classes)}
         | {
             column: Accuracy.of(min(1.0, total[label] / counts[label]), int(counts[label]))
             for column, total in shares.items()
@@ -252,12 +254,12 @@ def _shown_examples(examples: Examples, classes: Sequence[str]) -> list[dict[str
     changes = 0.5 + _amplification(examples) * (adversarial - images)
     return [
         {
-            "clean": _png(images[i]),
-            "change": _png(changes[i]),
-            "adversarial": _png(adversarial[i]),
-            "label": _class_name(int(examples.labels[i]), classes),
-            "before": _class_name(int(examples.predictions[i]), classes),
-            "after": _class_name(int(examples.adversarial_predictions[i]), classes),
+            "clean": embed_png(images[i]),
+            "change": embed_png(changes[i]),
+            "adversarial": embed_png(adversarial[i]),
+            "label": class_name(int(examples.labels[i]), classes),
+            "before": class_name(int(examples.predictions[i]), classes),
+            "after": class_name(int(examples.adversarial_predictions[i]), classes),
             "right_before": bool(examples.predictions[i] == examples.labels[i]),
             "right_after": bool(examples.adversarial_predictions[i] == examples.labels[i]),
             "enlarged": images.shape[-1] < 128,
@@ -266,53 +268,10 @@ def _shown_examples(examples: Examples, classes: Sequence[str]) -> list[dict[str
     ]
 
 
-def _png(pixels: npt.NDArray[np.float64]) -> str:
+def embed_png(pixels: npt.NDArray[np.float64]) -> str:
+    """Write an image, channels first, in [0, 1], as an address that holds it."""
     levels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     picture = Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
     file = io.BytesIO()
     picture.save(file, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _chart(report: RobustnessReport) -> dict[str, Any]:
-    """Place accuracy against epsilon on the page; the template draws it."""
-    curve = report.curve
-    reach = max(curve[-1][0], report.epsilon) or 1.0
-
-    def across(epsilon: float) -> float:
-        return round(_LEFT + _WIDTH * epsilon / reach, 2)
-
-    def down(share: float) -> float:
-        return round(_TOP + _HEIGHT * (1 - share), 2)
-
-    points = [
-        {"x": across(epsilon), "y": down(accuracy.value), "accuracy": accuracy}
-        | {"epsilon": _budget(epsilon) if report.norm == "linf" else f"{epsilon:g}"}
-        for epsilon, accuracy in curve
-    ]
-    upper = [f"{across(epsilon)},{down(accuracy.high)}" for epsilon, accuracy in curve]
-    lower = [f"{across(epsilon)},{down(accuracy.low)}" for epsilon, accuracy in curve]
-    return {
-        "points": points,
-        "line": " ".join(f"{point['x']},{point['y']}" for point in points),
-        "band": " ".join(upper + lower[::-1]),
-        "levels": [(share, down(share)) for share in (0, 0.25, 0.5, 0.75, 1)],
-        "labels": list(_readable(points)),
-        "left": _LEFT,
-        "right": _LEFT + _WIDTH,
-        "top": _TOP,
-        "bottom": _TOP + _HEIGHT,
-        "epsilon": across(report.epsilon),
-        "naive": down(report.naive_robust_accuracy.value),
-    }
-
-
-def _readable(points: Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, str]]:
-    """Leave out labels that would touch the one before."""
-    end = float("-inf")
-    for point in points:
-        label = point["epsilon"].removesuffix("/255")
-        half = _DIGIT_WIDTH * len(label) / 2
-        if point["x"] - half >= end:
-            end = point["x"] + half + _DIGIT_WIDTH
-            yield point["x"], label

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from components.attacks.gradients import input_gradient, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds, uniform
 from components.defences.defended import is_randomised
 from components.evaluation import facts
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.facts import INTERACTS, LEAKS, SAME_DIRECTION
 from components.evaluation.report import Check
 from components.evaluation.tracing import traced
+from components.randomness import sample_seeds, uniform
 from components.tensors import Images, Labels, Logits
 
 _PROBED = 32  # images

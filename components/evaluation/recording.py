@@ -11,12 +11,12 @@ from components.attacks import ATTACKS
 from components.attacks.geometry import distance
 from components.attacks.gradients import untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds
 from components.choose import choose
 from components.evaluation.grading import check, grade
 from components.evaluation.outcome import Outcome
 from components.evaluation.report import Check
 from components.evaluation.subject import Subject
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, Logits, PerSample
 
 _UNFINISHED = 0.05  # of all that an attack gained, in the last tenth of its steps

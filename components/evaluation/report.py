@@ -144,6 +144,7 @@ class RobustnessReport:
         versions: of the libraries that took part.
         seconds: wall time.
         corruptions: every operation at every severity; empty where none was asked for.
+        latency_seconds: of one image on the machine of the evaluation; None where not measured.
     """
 
     title: str
@@ -164,6 +165,7 @@ class RobustnessReport:
     versions: Mapping[str, str]
     seconds: float
     corruptions: tuple[CorruptionResult, ...] = ()
+    latency_seconds: float | None = None
 
     @property
     def mean_corruption_accuracy(self) -> Accuracy | None:
@@ -191,6 +193,7 @@ class RobustnessReport:
             **self._corruption_figures(),
             **self.metrics,
             **{name: float(value) for name, value in self.costs.items()},
+            **({} if self.latency_seconds is None else {"latency_seconds": self.latency_seconds}),
         }
 
     def _corruption_figures(self) -> dict[str, float]:

@@ -17,7 +17,6 @@ from components.attacks.acceleration import search_copy, searched, searched_near
 from components.attacks.geometry import distance, whole_box
 from components.attacks.gradients import check_images, untouched
 from components.attacks.losses import margin
-from components.attacks.randomness import sample_seeds
 from components.choose import choose
 from components.config import Choice
 from components.evaluation.config import EvaluationConfig
@@ -27,6 +26,7 @@ from components.evaluation.report import View
 from components.evaluation.state import State
 from components.evaluation.suites import at_budget, attack_label
 from components.evaluation.views import Counted, InCompany, honest_classifier
+from components.randomness import sample_seeds
 from components.tensors import Classifier, Images, Labels, PerSample
 
 _ROUNDING = 1e-5  # of a norm, relative: float32 keeps no more

@@ -25,7 +25,7 @@ from components.evaluation.report import (
     RobustnessReport,
 )
 from components.evaluation.state import hash_model, hash_tensors
-from components.models.costs import count_flops, count_parameters
+from components.models.costs import count_flops, count_parameters, measure_latency
 from components.tensors import Images, Labels, PerSample
 
 _SHOWN_EXAMPLES = 8
@@ -94,6 +94,7 @@ def make_report(
         versions={**versions(), "device": str(dataset.images.device), "search": subject.precision},
         seconds=seconds,
         corruptions=corruptions,
+        latency_seconds=measure_latency(candidate.model, dataset.images[:1]),
     )
 
 

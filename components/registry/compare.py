@@ -1,11 +1,13 @@
 """Champion, challenger, rules -> verdict; pure."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from components.evaluation.report import RobustnessReport
+from components.evaluation.suites import SUITES, attack_label
 from components.registry.config import PromotionConfig
 from components.registry.verdict import Rule, Verdict
 
@@ -24,18 +26,19 @@ def compare(
 ) -> Verdict:
     """Decide whether a challenger replaces the champion.
 
-    It must be trusted; be measured on the same images, threat model and attacks; be more robust by
-    more than noise; and have lost no more clean accuracy than allowed. Without a champion, trust is
+    It must be trusted, have met the required attacks and be fast enough; be measured on the same
+    images, threat model and attacks; be more robust by more than noise and by as much as is asked;
+    and have lost no more clean accuracy than allowed. Without a champion, what it is by itself is
     enough.
 
     Args:
         challenger: its evaluation.
         champion: its evaluation; None where there is no champion.
-        policy: how much is more than noise, and how much loss is allowed.
+        policy: what is asked.
         champion_version: the registry's number of the champion.
     """
-    report, _ = challenger
-    trust = _judge_trust(report)
+    report, samples = challenger
+    alone = tuple(_judge_alone(report, policy))
     decide = partial(
         Verdict,
         challenger=str(report.model["checkpoint"]),
@@ -43,31 +46,56 @@ def compare(
     )
     if champion is None:
         first = Rule(name="champion", passed=True, reason="There is no champion to compare with.")
-        return decide(promoted=trust.passed, rules=(trust, first))
-    same = (
-        _judge_images(challenger, champion),
-        _judge_threat_model(report, champion[0]),
-        _judge_attacks(report, champion[0]),
-    )
+        promoted = all(rule.passed for rule in alone)
+        return decide(promoted=promoted, rules=(*alone, first))
+    same = judge_likeness(challenger, champion)
     if not all(rule.passed for rule in same):
-        return decide(promoted=False, rules=(trust, *same))
-    gain = report.robust_accuracy.value - champion[0].robust_accuracy.value
-    better, worse = _count_changes(challenger[1], champion[1])
+        return decide(promoted=False, rules=(*alone, *same))
+    old = champion[0]
+    better, worse = count_changes(samples, champion[1])
     p_value = sign_test(better, worse)
-    clean_loss = champion[0].clean_accuracy.value - report.clean_accuracy.value
     rules = (
-        trust,
+        *alone,
         *same,
-        _judge_robustness(report, champion[0], (better, worse), p_value, policy.significance),
-        _judge_clean(report, champion[0], policy.maximum_clean_loss),
+        _judge_robustness(report, old, (better, worse), p_value, policy.significance),
+        *_judge_gain(report, old, policy.minimum_gain),
+        _judge_clean(report, old, policy.maximum_clean_loss),
     )
     return decide(
         promoted=all(rule.passed for rule in rules),
         rules=rules,
-        gain=gain,
+        gain=report.robust_accuracy.value - old.robust_accuracy.value,
         p_value=p_value,
-        clean_loss=clean_loss,
+        clean_loss=old.clean_accuracy.value - report.clean_accuracy.value,
     )
+
+
+def judge_likeness(
+    new: Evaluation, old: Evaluation, names: tuple[str, str] = ("the challenger", "the champion")
+) -> tuple[Rule, ...]:
+    """Ask whether two evaluations can be compared: the same images, threat model and attacks.
+
+    Args:
+        new: one of them.
+        old: the other one.
+        names: what sentences call them.
+    """
+    return (
+        _judge_images(new, old, names),
+        _judge_threat_model(new[0], old[0], names),
+        _judge_attacks(new[0], old[0], names),
+    )
+
+
+def count_changes(new: pa.Table, old: pa.Table) -> tuple[int, int]:
+    """Count the images on which one model is more robust than another, and those on which less.
+
+    Args:
+        new: samples of the one.
+        old: samples of the other, of the same images.
+    """
+    after, before = (t.sort_by("id")["robust"].to_numpy() for t in (new, old))
+    return int((after > before).sum()), int((after < before).sum())
 
 
 def sign_test(better: int, worse: int) -> float:
@@ -84,28 +112,72 @@ def sign_test(better: int, worse: int) -> float:
     return tail / 2**changed
 
 
-def _judge_trust(report: RobustnessReport) -> Rule:
+def _judge_alone(report: RobustnessReport, policy: PromotionConfig) -> Iterator[Rule]:
+    """Ask what needs no champion."""
+    yield _judge_trust(report, policy.required_trust)
+    for suite in policy.required_suites:
+        yield _judge_suite(report, suite)
+    if policy.maximum_latency_seconds is not None:
+        yield _judge_latency(report, policy.maximum_latency_seconds)
+
+
+def _judge_trust(report: RobustnessReport, required: str) -> Rule:
     doubts = [f"{check.id} {check.title}" for check in report.checks if check.verdict != "pass"]
     because = f"; checks that spoke against it: {', '.join(doubts)}" if doubts else ""
     return Rule(
         name="trust",
-        passed=report.trust == "trusted",
+        passed=report.trust in ("trusted", required),
         reason=f"The challenger's robust accuracy is {report.trust}{because}.",
     )
 
 
-def _judge_images(challenger: Evaluation, champion: Evaluation) -> Rule:
-    ids, old_ids = (sorted(samples["id"].to_pylist()) for _, samples in (challenger, champion))
-    prints = [str(report.data["fingerprint"]) for report, _ in (challenger, champion)]
+def _judge_suite(report: RobustnessReport, suite: str) -> Rule:
+    """Ask whether every attack of a suite was tried on all images there was to try it on."""
+    met = {a.name for a in report.attacks if not a.left_out}
+    missing = [label for label in map(attack_label, SUITES[suite]) if label not in met]
+    reason = f"not all of it: {', '.join(missing)} is missing" if missing else "all of it"
+    return Rule(
+        name=f"suite {suite}",
+        passed=not missing,
+        reason=f"Of the required suite {suite} the challenger met {reason}.",
+    )
+
+
+def _judge_latency(report: RobustnessReport, maximum: float) -> Rule:
+    found = report.latency_seconds
+    took = "an unknown time" if found is None else f"{found * 1000:.3g} ms"
+    return Rule(
+        name="latency",
+        passed=found is not None and found <= maximum,
+        reason=f"One image takes the challenger {took}; it may take {maximum * 1000:.3g} ms.",
+    )
+
+
+def _judge_gain(
+    challenger: RobustnessReport, champion: RobustnessReport, minimum: float
+) -> Iterator[Rule]:
+    if minimum:
+        gain = challenger.robust_accuracy.value - champion.robust_accuracy.value
+        yield Rule(
+            name="minimum gain",
+            passed=gain >= minimum - _ROUNDING,
+            reason=f"Robust accuracy changed by {gain * 100:+.1f} points; it must rise by "
+            f"{minimum * 100:.1f}.",
+        )
+
+
+def _judge_images(new: Evaluation, old: Evaluation, names: tuple[str, str]) -> Rule:
+    ids, old_ids = (sorted(samples["id"].to_pylist()) for _, samples in (new, old))
+    prints = [str(report.data["fingerprint"]) for report, _ in (new, old)]
     if prints[0] != prints[1]:
         reason = (
-            f"The challenger was measured on the data {prints[0]:.12}, the champion on "
+            f"{_start(names)} was measured on the data {prints[0]:.12}, {names[1]} on "
             f"{prints[1]:.12}."
         )
     elif ids != old_ids:
         shared = len(set(ids) & set(old_ids))
         reason = (
-            f"The challenger was measured on {len(ids)} images, the champion on {len(old_ids)}, "
+            f"{_start(names)} was measured on {len(ids)} images, {names[1]} on {len(old_ids)}, "
             f"of which they share {shared}."
         )
     else:
@@ -113,28 +185,35 @@ def _judge_images(challenger: Evaluation, champion: Evaluation) -> Rule:
     return Rule(name="images", passed=prints[0] == prints[1] and ids == old_ids, reason=reason)
 
 
-def _judge_threat_model(challenger: RobustnessReport, champion: RobustnessReport) -> Rule:
-    new, old = ((report.norm, report.epsilon) for report in (challenger, champion))
-    if new == old:
-        reason = f"Both were attacked in {new[0]} with epsilon {new[1]:g}."
+def _judge_threat_model(
+    new: RobustnessReport, old: RobustnessReport, names: tuple[str, str]
+) -> Rule:
+    same = (new.norm, new.epsilon) == (old.norm, old.epsilon)
+    if same:
+        reason = f"Both were attacked in {new.norm} with epsilon {new.epsilon:g}."
     else:
         reason = (
-            f"The challenger was attacked in {new[0]} with epsilon {new[1]:.6g}, the champion in "
-            f"{old[0]} with {old[1]:.6g}."
+            f"{_start(names)} was attacked in {new.norm} with epsilon {new.epsilon:.6g}, "
+            f"{names[1]} in {old.norm} with {old.epsilon:.6g}."
         )
-    return Rule(name="threat model", passed=new == old, reason=reason)
+    return Rule(name="threat model", passed=same, reason=reason)
 
 
-def _judge_attacks(challenger: RobustnessReport, champion: RobustnessReport) -> Rule:
+def _judge_attacks(new: RobustnessReport, old: RobustnessReport, names: tuple[str, str]) -> Rule:
     """Compare what was asked of both; an undefended model has no second view to be attacked in."""
-    new, old = _attacks(challenger), _attacks(champion)
-    differing = sorted(name for name in {*new, *old} if new.get(name) != old.get(name))
+    mine, theirs = _attacks(new), _attacks(old)
+    differing = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
     if differing:
-        reason = "; ".join(_tell_apart(name, new.get(name), old.get(name)) for name in differing)
-        reason = f"The attacks differ: {reason}."
+        told = (_tell_apart(name, mine.get(name), theirs.get(name), names) for name in differing)
+        reason = f"The attacks differ: {'; '.join(told)}."
     else:
-        reason = f"Both withstood or fell to the same attacks: {', '.join(new)}."
+        reason = f"Both withstood or fell to the same attacks: {', '.join(mine)}."
     return Rule(name="attacks", passed=not differing, reason=reason)
+
+
+def _start(names: tuple[str, str]) -> str:
+    """Begin a sentence with the first name."""
+    return names[0][0].upper() + names[0][1:]
 
 
 def _attacks(report: RobustnessReport) -> dict[str, dict[str, Any]]:
@@ -144,18 +223,14 @@ def _attacks(report: RobustnessReport) -> dict[str, dict[str, Any]]:
     return {**attacks, "the draws": draws}
 
 
-def _tell_apart(name: str, new: dict[str, Any] | None, old: dict[str, Any] | None) -> str:
+def _tell_apart(
+    name: str, new: dict[str, Any] | None, old: dict[str, Any] | None, names: tuple[str, str]
+) -> str:
     if new is None or old is None:
-        return f"only the {'champion' if new is None else 'challenger'} met {name}"
+        return f"only {names[new is None]} met {name}"
     options = sorted(key for key in {*new, *old} if new.get(key) != old.get(key))
     words = [f"{key} {new.get(key)} instead of {old.get(key)}" for key in options]
     return f"{name} with {', '.join(words)}"
-
-
-def _count_changes(challenger: pa.Table, champion: pa.Table) -> tuple[int, int]:
-    """Count the images on which the challenger is more robust, and those on which it is less."""
-    new, old = (t.sort_by("id")["robust"].to_numpy() for t in (challenger, champion))
-    return int((new > old).sum()), int((new < old).sum())
 
 
 def _judge_robustness(

@@ -307,6 +307,47 @@ def test_curve_is_placed_where_its_numbers_say(write):
     ]
 
 
+def test_training_is_drawn_epoch_by_epoch_and_stage_by_stage(write):
+    def epoch(clean, robust):
+        return {
+            "loss": 1.0,
+            "validation_clean_accuracy": clean,
+            "validation_robust_accuracy": robust,
+        }
+
+    first = {"stage": "one", "settings": {"epochs": 2}, "history": [epoch(0.5, 0), epoch(1, 0)]}
+    second = {"stage": "two", "settings": {}, "history": [epoch(0.75, 0.5)], "before": first}
+    pruned = {"stage": "prune", "settings": {"kl_weight": 0.2}, "before": second}
+    html = write(report(model={"provenance": pruned}), curve=[])
+    root = chart(html)
+    lines = [line for line in root.iter("polyline") if "line a" in line.get("class")]
+    points = [tuple(map(float, p.split(","))) for line in lines for p in line.get("points").split()]
+    zero, one = (
+        next(float(t.get("y")) - 4 for t in root.iter("text") if t.text == label)
+        for label in ("0%", "100%")
+    )
+    assert [(zero - y) / (zero - one) for _, y in points] == pytest.approx([0.5, 1, 0.75])
+    steps = [after[0] - before[0] for before, after in itertools.pairwise(points)]
+    assert steps[0] == pytest.approx(steps[1], abs=0.02)
+    words = root.find("desc").text
+    assert "one: 2 epochs, at the end 100.0% without attack, 0.0% under attack." in words
+    assert "two: 1 epochs, at the end 75.0% without attack, 50.0% under attack." in words
+    page = Page(html).words
+    assert "Recipe, stage 1: one epochs 2" in page
+    assert "Recipe, stage 3: prune kl weight 0.2" in page
+    assert "How it learned" not in Page(write(report())).words
+
+
+def test_the_model_card_says_what_the_model_is_not_good_for(write):
+    words = Page(write(report(latency_seconds=0.0123))).words
+    assert "12.3 ms on the machine of the evaluation" in words
+    assert "changes within linf 0.0313725 alone" in words
+    assert "poor lenses or compression, was not measured" in words
+    assert "The robust accuracy is masked: do not rely on it." in words
+    assert "Licence none on record" in words
+    assert "do not rely on it" not in Page(write(report(trust="trusted"))).words
+
+
 def test_labels_of_the_axis_do_not_touch(write):
     curve = [(k / 255, Accuracy.of(0.5, 9)) for k in (0, 0.125, 35.125, 36.25, 150, 300)]
     root = chart(write(report(), curve=curve))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.stats import binomtest
@@ -106,6 +107,31 @@ def test_a_model_does_not_beat_itself():
     assert verdict.p_value == 1.0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_random_gains_against_an_independent_test(seed):
+    """Fifty pairs of models each; a gain counts just where scipy's binomial test says so."""
+    draw = np.random.default_rng(seed)
+    decided = []
+    for _ in range(50):
+        n = int(draw.integers(20, 400))
+        champion = draw.random(n) < draw.uniform(0.1, 0.9)
+        flipped = draw.random(n) < draw.uniform(0, 0.4)
+        lean = draw.uniform(0.2, 1)  # above one half, changes are mostly for the better
+        better = flipped & ~champion & (draw.random(n) < lean)
+        worse = flipped & champion & (draw.random(n) < 1 - lean)
+        challenger = (champion | better) & ~worse
+        verdict = compare(evaluation(challenger.tolist()), evaluation(champion.tolist()), POLICY)
+        ups, downs = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
+        p_value = (
+            binomtest(ups, ups + downs, 0.5, alternative="greater").pvalue if ups + downs else 1.0
+        )
+        assert verdict.p_value == pytest.approx(p_value, rel=1e-9)
+        assert verdict.promoted is bool(p_value < POLICY.significance)
+        assert failed(verdict) == ([] if verdict.promoted else ["robust accuracy"])
+        decided.append(verdict.promoted)
+    assert 10 < sum(decided) < 40  # cases of both kinds
+
+
 def test_images_are_matched_by_id_not_by_row():
     ids = [f"image-{n}" for n in range(100)]
     backwards = evaluation(WEAK[::-1], ids=ids[::-1])
@@ -173,6 +199,57 @@ def test_what_cannot_be_compared_is_refused_with_the_difference_named(changes, r
     assert words in str(verdict)
     assert verdict.gain is None
     assert verdict.p_value is None
+
+
+@pytest.mark.parametrize(("gain", "promoted"), [(0.2, True), (0.21, False)])
+def test_a_minimum_gain(gain, promoted):
+    verdict = compare(evaluation(STRONG), evaluation(WEAK), replace(POLICY, minimum_gain=gain))
+    assert verdict.promoted is promoted
+    assert failed(verdict) == ([] if promoted else ["minimum gain"])
+
+
+@pytest.mark.parametrize("champion", [None, evaluation(WEAK)])
+@pytest.mark.parametrize(
+    ("trust", "required", "promoted"),
+    [
+        ("trusted", "doubtful", True),
+        ("doubtful", "doubtful", True),
+        ("doubtful", "trusted", False),
+        ("masked", "doubtful", False),
+        ("masked", "trusted", False),
+    ],
+)
+def test_required_trust(champion, trust, required, promoted):
+    policy = replace(POLICY, required_trust=required)
+    verdict = compare(evaluation(STRONG, trust=trust), champion, policy)
+    assert verdict.promoted is promoted
+    assert failed(verdict) == ([] if promoted else ["trust"])
+
+
+def test_masked_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="required_trust must be one of trusted, doubtful"):
+        replace(POLICY, required_trust="masked")
+
+
+@pytest.mark.parametrize(("seconds", "promoted"), [(0.002, True), (0.0021, False), (None, False)])
+def test_a_limit_on_latency(seconds, promoted):
+    policy = replace(POLICY, maximum_latency_seconds=0.002)
+    verdict = compare(evaluation(STRONG, latency_seconds=seconds), None, policy)
+    assert verdict.promoted is promoted
+    assert failed(verdict) == ([] if promoted else ["latency"])
+
+
+def test_required_suites():
+    policy = replace(POLICY, required_suites=("fast",))
+    assert failed(compare(evaluation(STRONG), None, policy)) == ["suite fast"]
+    (attack,) = evaluation(STRONG)[0].attacks
+    met = tuple(replace(attack, name=name) for name in ("apgd", "apgd_targeted"))
+    assert compare(evaluation(STRONG, attacks=met), None, policy).promoted
+    hasty = (met[0], replace(met[1], left_out=1))
+    verdict = compare(evaluation(STRONG, attacks=hasty), None, policy)
+    assert "not all of it: apgd_targeted is missing" in str(verdict)
+    with pytest.raises(ValueError, match="unknown suite 'fats'"):
+        replace(POLICY, required_suites=("fats",))
 
 
 def test_the_second_view_of_a_defended_model_is_no_difference():

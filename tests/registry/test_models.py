@@ -1,34 +1,24 @@
 """The registry in a real store: versions, aliases, evidence; serving where we are not installed."""
 
-import contextlib
-import importlib
 import json
 import subprocess
 import sys
 import sysconfig
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 from components import tracking
-from components.evaluation.report import Accuracy, RobustnessReport, load_report, save_report
-from components.models.build import ModelSpec, build_model
-from components.models.checkpoint import hash_checkpoint, load_checkpoint, save_checkpoint
+from components.evaluation.report import load_report
+from components.models.checkpoint import hash_checkpoint, load_checkpoint
+from components.registry.champions import StaleVerdict, find_champion
 from components.registry.component import compare_models, promote_model
 from components.registry.config import PromotionConfig
-from components.registry.models import (
-    StaleVerdict,
-    fetch_checkpoint,
-    fetch_report,
-    find_champion,
-    judge,
-)
+from components.registry.models import fetch_checkpoint, fetch_report, judge
 from components.registry.promote import promote
 from components.registry.verdict import load_verdict, save_verdict
 
@@ -36,77 +26,6 @@ from components.registry.verdict import load_verdict, save_verdict
 pytestmark = pytest.mark.filterwarnings("ignore:.*An input example was not provided")
 
 SETTINGS = PromotionConfig(model_name="digits")
-SPEC = ModelSpec(
-    backbone={"name": "lenet5", "widths": [4, 6, 96, 12]},
-    classes=tuple("0123456789"),
-    image_shape=(1, 28, 28),
-    mean=(0.1,),
-    deviation=(0.3,),
-)
-
-
-@pytest.fixture(scope="module")
-def prepared_store(tmp_path_factory):
-    """Make the tables once: that takes seconds."""
-    path = tmp_path_factory.mktemp("prepared") / "mlflow.db"
-    with warnings.catch_warnings(), contextlib.chdir(path.parent):
-        warnings.simplefilter("ignore")  # MLflow's own, on SQLAlchemy and type hints
-        importlib.import_module("mlflow.pyfunc")
-        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def store(prepared_store, tmp_path, monkeypatch):
-    (tmp_path / "mlflow.db").write_bytes(prepared_store.read_bytes())
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv(tracking.URI, uri)
-    monkeypatch.setenv("KFP_RUN_ID", "run-1")
-    monkeypatch.setenv("MLFLOW_UV_AUTO_DETECT", "true")
-    monkeypatch.chdir(tmp_path)
-    # What uv leaves in a project's folder must not end up in the model.
-    (tmp_path / "uv.lock").write_text("version = 1")
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\nversion = '1'\n")
-    tracking.open_pipeline_run("train-robust", "run-1", artifact_root=str(tmp_path / "kept"))
-    return mlflow.MlflowClient(uri)
-
-
-@pytest.fixture
-def make_challenger(tmp_path):
-    """Write a checkpoint of random weights and a report on it."""
-
-    def make(name, robust=0.5, seed=0, trust="trusted"):
-        checkpoint, report = tmp_path / name / "model", tmp_path / name / "measured"
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            save_checkpoint(build_model(SPEC), checkpoint, provenance={"stage": name})
-        accuracy = Accuracy.of(robust, 100)
-        measured = RobustnessReport(
-            title=name,
-            model={"checkpoint": hash_checkpoint(checkpoint)},
-            data={"fingerprint": "f" * 64, "classes": list(SPEC.classes)},
-            norm="linf",
-            epsilon=0.1,
-            clean_accuracy=Accuracy.of(0.9, 100),
-            naive_robust_accuracy=accuracy,
-            robust_accuracy=accuracy,
-            attacks=(),
-            metrics={},
-            curve=((0.0, accuracy),),
-            checks=(),
-            trust=trust,
-            costs={},
-            settings={},
-            versions={},
-            seconds=1.0,
-        )
-        rows = [float(n < robust * 100) for n in range(100)]
-        samples = pa.table({"id": [f"i{n:03}" for n in range(100)], "robust": rows})
-        save_report(measured, samples, report)
-        (report / "report.html").write_text("<p>page</p>")
-        return SimpleNamespace(checkpoint=checkpoint, report=report, verdict=report.parent / "v")
-
-    return make
 
 
 def promote_in_run(challenger):
