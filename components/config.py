@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin, get_type_hints
 
+from components.secrecy import refuse_passwords
+
 Choice = Mapping[str, Any]
 """A word with options that a table turns into a function: ``{"name": "pgd", "steps": 20}``."""
 
@@ -64,12 +66,14 @@ class Config:
     some values make sense. Rules that join several fields go into `__post_init__`.
 
     Raises:
-        ValueError: a field has the wrong type or lies outside its range.
+        ValueError: a field has the wrong type, lies outside its range, or carries a password.
     """
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
-            object.__setattr__(self, name, check_value(name, getattr(self, name), hint))
+            value = check_value(name, getattr(self, name), hint)
+            refuse_passwords(name, value)
+            object.__setattr__(self, name, value)
 
     def to_json(self) -> str:
         """Write the settings as JSON text; `from_json` gives back an equal value."""

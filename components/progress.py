@@ -34,10 +34,11 @@ class Progress:
         step: the step's name in the run graph.
         total: how many units of work there are.
         unit: what is counted, in the plural.
+        shown: whether anybody is told; of several processes at one work one tells for all.
     """
 
-    def __init__(self, step: str, total: int, unit: str) -> None:
-        self.step, self.total, self.unit = step, total, unit
+    def __init__(self, step: str, total: int, unit: str, *, shown: bool = True) -> None:
+        self.step, self.total, self.unit, self.shown = step, total, unit, shown
         self.done = 0
         self._started = time.monotonic()
         self._last_event = self._last_line = float("-inf")
@@ -45,6 +46,8 @@ class Progress:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Say that `count` more units are done; `note` is a few words on how it goes."""
         self.done += count
+        if not self.shown:
+            return
         now = time.monotonic()
         finished = self.done >= self.total
         if finished or now - self._last_event >= _SECONDS_BETWEEN_EVENTS:
@@ -61,7 +64,8 @@ class Progress:
         return f", about {seconds:.0f} s left"
 
     def __enter__(self) -> Self:
-        emit(self.step, "progress", done=0, total=self.total, note="")
+        if self.shown:
+            emit(self.step, "progress", done=0, total=self.total, note="")
         return self
 
     def __exit__(

@@ -1,30 +1,38 @@
-"""The command line: bartizan list, run, evaluate, compile, report, ui, data.
+"""The command line: bartizan list, run, evaluate, compile, submit, schedule, ....
 
 torch, kfp and mlflow take seconds to load, so only the command that needs one imports it.
 """
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pipelines import data_commands
+from components.secrecy import hide_tracking_password
+from pipelines import (
+    cluster_commands,
+    data_commands,
+    export_command,
+    registry_commands,
+    schedule_commands,
+)
+from pipelines.doctor import doctor
 from pipelines.usage import (
     FAILED,
     INTERRUPTED,
     WORKSPACE,
     WRONG_USAGE,
+    PipelineArgument,
+    RecipeOption,
+    SettingsOption,
     WorkspaceOption,
+    load_settings,
     say_and_exit,
     usage_errors,
 )
-
-if TYPE_CHECKING:
-    from pipelines.recipe import Recipe
 
 app = typer.Typer(
     help="Train image classifiers that withstand attack, and believe only honest numbers.",
@@ -34,14 +42,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help loads in half the time
 )
 app.add_typer(data_commands.app, name="data")
-
-_Pipeline = Annotated[str, typer.Argument(help="Which one; 'bartizan list' names them.")]
-_Recipe = Annotated[
-    str, typer.Option("--recipe", help="A recipe by name, or a .py file that sets RECIPE.")
-]
-_Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="section.field=value; repeat it for more.")
-]
+registry_commands.add_to(app)
+app.add_typer(schedule_commands.app, name="schedule")
+app.command()(doctor)
+app.command()(export_command.export)
+app.command("compile")(cluster_commands.compile_)
+app.command()(cluster_commands.submit)
 
 
 @app.command("list")
@@ -51,45 +57,20 @@ def list_all() -> None:
     from pipelines import PIPELINES
     from pipelines.recipes import RECIPES
 
-    recipes = {name: recipe.about for name, recipe in RECIPES.items()}
+    recipes = {name: f"{r.about} ({r.pipeline})" for name, r in RECIPES.items()}
     suites = {name: describe(name) for name in SUITES}
     for title, captions in (("Pipelines", PIPELINES), ("Recipes", recipes), ("Suites", suites)):
         typer.echo(title)
         for name, caption in captions.items():
-            typer.echo(f"  {name:<14} {caption}")
-
-
-@app.command("compile")
-def compile_(
-    pipeline: _Pipeline = "train_robust",
-    recipe: _Recipe = "digits",
-    settings: _Settings = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; PIPELINE.yaml by default.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the steps into this SVG file.")
-    ] = None,
-) -> None:
-    """Write a pipeline as the file that a cluster executes."""
-    from pipelines.compile import compile_pipeline
-    from pipelines.graph import read_spec
-    from pipelines.picture import draw_pipeline
-
-    target = output or Path(f"{pipeline}.yaml")
-    with usage_errors():
-        compile_pipeline(pipeline, _load(recipe, settings), target)
-        typer.echo(f"{target} written")
-        if picture:
-            picture.write_text(draw_pipeline(read_spec(target)), encoding="utf-8")
-            typer.echo(f"{picture} written")
+            typer.echo(f"  {name:<18} {caption}")
 
 
 @app.command()
 def run(
-    pipeline: _Pipeline = "train_robust",
-    recipe: _Recipe = "digits",
-    settings: _Settings = None,
+    pipeline: PipelineArgument = "",
+    recipe: RecipeOption = "digits",
+    settings: SettingsOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="For a run that is going on here.")] = False,
     workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
     """Run a pipeline on this machine, without any server."""
@@ -105,8 +86,9 @@ def run(
     console, place = Console(), Workspace(workspace)
     with ExitStack() as stack:
         with usage_errors():
-            lock = stack.enter_context(place.occupy())
-            chosen = _load(recipe, settings)
+            lock = stack.enter_context(place.occupy(wait=wait))
+            chosen = load_settings(recipe, settings)
+            pipeline = pipeline or chosen.pipeline
             find_pipeline(pipeline, chosen)
             folder = place.new_run()
             compile_pipeline(pipeline, chosen, folder.pipeline)
@@ -229,14 +211,9 @@ def ui(
 
 def main() -> None:
     """Run the command line."""
+    hide_tracking_password()
     app()
 
 
-def _load(recipe: str, settings: Sequence[str] | None) -> "Recipe":
-    from pipelines.settings import check_choices, load_recipe, override
-
-    chosen = load_recipe(recipe)
-    for assignment in settings or ():
-        chosen = override(chosen, assignment)
-    check_choices(chosen)
-    return chosen
+if __name__ == "__main__":
+    main()

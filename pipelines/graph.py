@@ -26,10 +26,11 @@ def read_arguments(compiled: Path) -> dict[str, Any]:
 def read_steps(compiled: Path) -> tuple[str, ...]:
     """Give the names by which the steps announce themselves, producers before consumers.
 
-    The steps of a loop are named once for each of its items.
+    The steps of a loop are named once for each of its items, and those that branches share once:
+    only one of the branches is taken.
     """
     spec = read_spec(compiled)
-    return tuple(_steps(spec, spec["root"]["dag"], {}))
+    return tuple(dict.fromkeys(_steps(spec, spec["root"]["dag"], {})))
 
 
 def _arguments(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from components.config import Config
 from components.data.config import DataConfig
 from components.evaluation.config import EvaluationConfig
 from components.pruning.config import PruningConfig
-from components.registry.config import PromotionConfig
-from components.study.config import StudyConfig
+from components.registry.config import FetchConfig, PromotionConfig, RenewalConfig
+from components.study.config import ReproductionConfig, StudyConfig
 from components.training.config import TrainingConfig
+
+_OTHER_SEEDS = 1_000_003  # from a seed to that of its source model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,8 @@ class Recipe:
 
     def with_sections(self, changes: Mapping[str, Config]) -> Self:
         """Give the recipe with other sections in place of those of the same names."""
-        return dataclasses.replace(self, **changes)
+        fields: dict[str, Any] = dict(changes)
+        return dataclasses.replace(self, **fields)
 
     def arguments(self) -> dict[str, Any]:
         """Give what the pipeline is called with: each section as JSON text."""
@@ -74,6 +77,42 @@ class FineTuneRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetrainRecipe(Recipe):
+    """Settings of the pipeline retrain."""
+
+    pipeline: ClassVar[str] = "retrain"
+    data: DataConfig
+    renewal: RenewalConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    promotion: PromotionConfig
+
+    def __post_init__(self) -> None:
+        if self.training.backbone is None:
+            raise ValueError("training.backbone is needed: there may be no champion to start from")
+
+    def arguments(self) -> dict[str, Any]:
+        """Give what the pipeline is called with: the training also without a backbone of its own.
+
+        A model that training starts from brings its backbone along, maybe a pruned one.
+        """
+        champion = FetchConfig(model=f"models:/{self.promotion.model_name}@champion")
+        onwards = dataclasses.replace(self.training, backbone=None)
+        more = {"onwards": onwards.to_json(), "champion": champion.to_json()}
+        return {**super().arguments(), **more}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateModelRecipe(Recipe):
+    """Settings of the pipeline evaluate_model; each section is the argument of that name."""
+
+    pipeline: ClassVar[str] = "evaluate_model"
+    data: DataConfig
+    fetch: FetchConfig
+    evaluation: EvaluationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecipe(Recipe):
     """Settings of the pipeline compare_trainings.
 
@@ -102,9 +141,9 @@ class StudyRecipe(Recipe):
 
     def with_sections(self, changes: Mapping[str, Config]) -> Self:
         """Give the recipe with other sections in place of those of the same names."""
-        arms = {**self.arms, **{name: changes[name] for name in changes.keys() & self.arms}}
-        rest = {name: value for name, value in changes.items() if name not in self.arms}
-        return dataclasses.replace(self, **{"arms": arms, **rest})
+        fields: dict[str, Any] = {n: value for n, value in changes.items() if n not in self.arms}
+        fields["arms"] = {name: changes.get(name, arm) for name, arm in self.arms.items()}
+        return dataclasses.replace(self, **fields)
 
     def arguments(self) -> dict[str, Any]:
         """Give what the pipeline is called with: every arm once for each seed."""
@@ -121,6 +160,60 @@ class StudyRecipe(Recipe):
         ]
         texts = {name: self.sections()[name].to_json() for name in ("data", "study", "evaluation")}
         return {**texts, "trainings": trainings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceAnpVsRecipe(Recipe):
+    """Settings of the pipeline reproduce_anp_vs: a section for each mode of the published tables.
+
+    Attributes:
+        source: the model on which black-box images are crafted.
+        standard: where prunings and the pretrained mode start from.
+        reproduction: the published columns, and how often everything is repeated.
+    """
+
+    pipeline: ClassVar[str] = "reproduce_anp_vs"
+    data: DataConfig
+    source: TrainingConfig
+    standard: TrainingConfig
+    at: TrainingConfig
+    at_vs: TrainingConfig
+    at_bnn: TrainingConfig
+    trades: TrainingConfig
+    pretrained_at: TrainingConfig
+    bp: PruningConfig
+    admm: PruningConfig
+    anp: PruningConfig
+    anp_vs: PruningConfig
+    reproduction: ReproductionConfig
+    evaluation: EvaluationConfig
+
+    def __post_init__(self) -> None:
+        for name in ("source", "standard", "at", "at_vs", "at_bnn", "trades"):
+            if getattr(self, name).backbone is None:
+                raise ValueError(f"{name}.backbone is needed: it has no initial model")
+        if any(section.seed for section in self._modes().values()):
+            raise ValueError("the seeds of all modes are reproduction.seeds, leave their own out")
+
+    def arguments(self) -> dict[str, Any]:
+        """Give what the pipeline is called with: every mode's settings and step, for each seed."""
+        repetitions = []
+        for seed in self.reproduction.seeds:
+            item = {"measure_step": f"measure-{seed}"}
+            for name, section in self._modes().items():
+                # The source must be no model that is measured, of whatever seed.
+                own = (seed + _OTHER_SEEDS) % 2**32 if name == "source" else seed
+                item[name] = dataclasses.replace(section, seed=own).to_json()
+                verb = "prune" if isinstance(section, PruningConfig) else "train"
+                item[f"{name}_step"] = f"{verb}-{_hyphens(name)}-{seed}"
+            repetitions.append(item)
+        names = ("data", "reproduction", "evaluation")
+        texts = {name: self.sections()[name].to_json() for name in names}
+        return {**texts, "repetitions": repetitions}
+
+    def _modes(self) -> dict[str, TrainingConfig | PruningConfig]:
+        sections = self.sections().items()
+        return {n: s for n, s in sections if isinstance(s, (TrainingConfig, PruningConfig))}
 
 
 def _hyphens(name: str) -> str:

@@ -9,10 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.evaluation.report import PAGE, REPORT, Accuracy, RobustnessReport, load_report
+from components.registry.renewal import RENEWAL, load_renewal
 from components.registry.verdict import VERDICT, Verdict, load_verdict
+from components.study.reproduction import REPRODUCTION, load_reproduction
+from components.study.reproduction_page import PAGE as REPRODUCTION_PAGE
 from components.study.tabulate import PAGE as TABLE_PAGE
 from components.study.tabulate import TABLE, Repeated, load_table, tell_gain
 from components.study.tabulate import Table as Study
+from pipelines.reproduction_table import reproduction_table
 from pipelines.workspace import RunFolder
 
 _SHOWN_ATTACKS = 3  # as many as fit 80 columns; the page shows them all
@@ -28,17 +32,28 @@ def show_summary(folder: RunFolder, stages: Sequence[str], console: Console) -> 
         console: where to print.
 
     Raises:
-        ValueError: the run has left no report.
+        ValueError: the run has left no report, and no reason for that.
     """
     found = [(load_report(path)[0], path) for path in folder.folders_with(REPORT)]
+    renewals = [load_renewal(path) for path in folder.folders_with(RENEWAL)]
+    for renewal in renewals:
+        console.print(str(renewal), highlight=False, markup=False, soft_wrap=True)
+    if not found and renewals:
+        return
     if not found:
         raise ValueError(f"the run {folder.run_id} has left no report; see {folder.log}")
+    for path in folder.folders_with(REPRODUCTION):
+        console.print(reproduction_table(load_reproduction(path), TRUST_COLOURS))
+        page = shutil.copyfile(path / REPRODUCTION_PAGE, folder.path / REPRODUCTION_PAGE)
+        console.print(f"\nTable    {page}", soft_wrap=True)
+        return
     for path in folder.folders_with(TABLE):
         console.print(_study(load_table(path)))
         page = shutil.copyfile(path / TABLE_PAGE, folder.path / TABLE_PAGE)
         console.print(f"\nTable    {page}", soft_wrap=True)
         return
-    found.sort(key=lambda pair: stages.index(pair[0].title))
+    # A model that no stage of this run has made was there before them.
+    found.sort(key=lambda pair: stages.index(pair[0].title) if pair[0].title in stages else -1)
     console.print(_table([report for report, _ in found]))
     for path in folder.folders_with(VERDICT):
         _show_verdict(load_verdict(path), console)
@@ -65,7 +80,7 @@ def _table(reports: Sequence[RobustnessReport]) -> Table:
         table.add_column(_header(name), justify="right")
     for report in reports:
         table.add_row(
-            report.title.replace("-", " "),
+            _stage(report.title),
             _cell(report.clean_accuracy),
             *(_cell(_under(report, name)) for name in names),
             f"[bold]{_cell(report.robust_accuracy)}",
@@ -107,6 +122,11 @@ def _repeated(accuracy: Repeated) -> str:
 def _header(name: str) -> str:
     """Break a long name before its last word: the table has to fit 80 columns."""
     return "\n".join(name.rsplit("-", 1)) if len(name) > 8 else name
+
+
+def _stage(title: str) -> str:
+    """Let the name of a step be broken between its words; an address is told as it is."""
+    return title if "/" in title else title.replace("-", " ")
 
 
 def _under(report: RobustnessReport, name: str) -> Accuracy:

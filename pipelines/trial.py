@@ -14,8 +14,11 @@ from components.data.sources import SOURCES
 from components.defences import DEFENCES
 from components.defences.defended import honest_view
 from components.models import BACKBONES
+from components.models.build import ModelSpec, build_model
 from components.models.weights import divide_choice
 from components.objectives import choose_objective
+from components.pruning.config import PruningConfig
+from components.pruning.prune import METHODS
 from components.training.optimizers import OPTIMIZERS
 from components.training.schedules import SCHEDULES, Moment
 
@@ -59,7 +62,23 @@ def try_objective(choice: Choice, defences: Sequence[Choice] = ()) -> None:
     model = _toy()
     for defence in defences:
         model = _wear(model, defence)
-    choose_objective(choice)(model.train(), _IMAGES, _TARGETS, seed=0)
+    objective = choose_objective(choice)
+    objective.prepare(model)
+    objective(model.train(), _IMAGES, _TARGETS, seed=0)
+
+
+def try_method(choice: Choice) -> None:
+    """Begin to prune a small network."""
+    spec = ModelSpec(
+        backbone={"name": "lenet5", "widths": [1, 1, 1, 1]},
+        classes=("no", "yes"),
+        image_shape=(1, 28, 28),
+        mean=(0.5,),
+        deviation=(0.5,),
+    )
+    settings = PruningConfig(attack=None, vulnerability_weight=0.0)
+    with torch.random.fork_rng():
+        choose(METHODS, choice)(build_model(spec), settings, 1, 1)
 
 
 def try_optimizer(choice: Choice) -> None:
@@ -89,4 +108,6 @@ def _toy() -> nn.Module:
         torch.manual_seed(0)
         convolution = nn.Conv2d(_IMAGES.shape[1], 2, 3, stride=2, padding=1)
         head = nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32, len(_TARGETS[0]))
-        return nn.Sequential(convolution, nn.ReLU(), *head)
+        toy = nn.Sequential(convolution, nn.ReLU(), *head)
+        toy.latent_features = ("1",)  # type: ignore[assignment]
+        return toy

@@ -32,6 +32,11 @@ class Workspace:
         """Where MLflow keeps the artifacts of runs that it tracks in a file."""
         return self.root.resolve() / "artifacts"
 
+    @property
+    def schedules(self) -> Path:
+        """Where the schedules of this machine are kept."""
+        return self.root / "schedules.db"
+
     def find_run(self, run_id: str = "") -> "RunFolder":
         """Find a run by its name, or the last one.
 
@@ -47,8 +52,11 @@ class Workspace:
         return RunFolder(runs[-1])
 
     @contextmanager
-    def occupy(self) -> Iterator[IO[str]]:
+    def occupy(self, *, wait: bool = False) -> Iterator[IO[str]]:
         """Hold the workspace for one run; a child process that inherits the file holds it too.
+
+        Args:
+            wait: until no other run holds it.
 
         Raises:
             UnusableWorkspace: it cannot be written, or another run holds it.
@@ -65,7 +73,7 @@ class Workspace:
             ) from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise UnusableWorkspace(
                     f"another run is going on in the workspace {self.root}; wait for it, or "

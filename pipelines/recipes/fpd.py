@@ -95,7 +95,7 @@ FPD_SMALL = StudyRecipe(
             backbone={"name": "wide_resnet", "depth": 10, "widen_factor": 1},
             objective={"name": "cross_entropy"},
             selection={**_pgd(0.15, 0.04, steps=10), "keep": "first"},
-            epochs=15,
+            epochs=10,
             learning_rate=3e-3,
             schedule={"name": "one_cycle"},
             clip_norm=10.0,
@@ -103,7 +103,7 @@ FPD_SMALL = StudyRecipe(
         ),
         {"width": 16, "trunk": "own_norms", "image_size": 28},
         0.01,
-        _pgd(0.15, 0.04, steps=7),
+        _pgd(0.15, 0.06, steps=3),
     ),
     study=StudyConfig(seeds=(0, 1, 2)),
     evaluation=EvaluationConfig(

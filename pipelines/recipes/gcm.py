@@ -25,6 +25,7 @@ _STAGE = TrainingConfig(
     epochs=300,
     optimizer={"name": "adamax"},
     learning_rate=1e-4,
+    head_learning_rate=1e-3,
     schedule={"name": "step", "every": 70, "factor": 0.5},
     weight_decay=1e-3,
     batch_size=320,
@@ -59,6 +60,7 @@ _PHASE_ONE = replace(
     objective={"name": "fgsm_regularised"},
     augmentations=chains.FIRST_PHASE,
     learning_rate=1e-3,
+    head_learning_rate=None,
     batch_size=128,
 )
 GCM_PHASE_ONE = replace(
@@ -80,8 +82,9 @@ _SMALL = replace(
         "widths": [24, 48, 96, 192],
     },
     augmentations=chains.PUBLISHED[1:],
-    epochs=40,
+    epochs=20,
     learning_rate=2e-3,
+    head_learning_rate=2e-3,
     schedule={"name": "cosine"},
     batch_size=64,
 )
@@ -93,8 +96,9 @@ GCM_SMALL = FineTuneRecipe(
         _SMALL,
         backbone=None,
         defences=({"name": "random_resize_pad", "min_size": 0.85}, *_CONCEALED),
-        epochs=20,
+        epochs=10,
         learning_rate=1e-3,
+        head_learning_rate=1e-3,
     ),
     evaluation=EvaluationConfig(
         epsilon=0.1,

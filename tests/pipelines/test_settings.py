@@ -119,6 +119,15 @@ def test_wrong_assignments(assignment, message):
         ('stage_one.augmentations=[{"name": "mixup", "colour": 1}]', "no option 'colour'"),
         ("adversarial.selection.steps=0", "steps and restarts must be at least 1"),
         ("pruning.attack.epsilon=8", "epsilon must be in"),
+        ("pruning.method=scissors", "pruning.method: unknown name 'scissors'"),
+        ('pruning.method={"name": "admm", "sparsity": 2}', "sparsity and tuning_share must lie"),
+        ('pruning.method={"name": "gates", "kl_scales": {"conv9": 2}}', "there are no gates"),
+        ('pruning.augmentations=["blurry"]', "pruning.augmentations: unknown name 'blurry'"),
+        (
+            'stage_one.objective={"name": "bayesian", "kl_weight": -1, "attack": '
+            '{"name": "fgsm", "epsilon": 0.1}}',
+            "kl_weight at least 0",
+        ),
         ('evaluation.suite=[{"name": "pgd", "loss": "hope"}]', "unknown loss 'hope'"),
         ('evaluation.suite=[{"name": "pgd", "steps": "ten"}]', "evaluation.suite"),
     ],
