@@ -4,8 +4,8 @@ from kfp import dsl
 
 from components.data.component import prepare_data
 from components.evaluation.component import evaluate_robustness
-from components.registry.component import compare_models, promote_model
 from components.training.component import train_model
+from pipelines.challenge import challenge
 
 
 @dsl.pipeline(
@@ -39,18 +39,4 @@ def fine_tune(data: str, stage_one: str, stage_two: str, evaluation: str, promot
     )
     final.set_display_name("evaluate-attacks")
 
-    compared = compare_models(
-        step="compare-models", config=promotion, report=final.outputs["report"]
-    )
-    compared.set_display_name("compare-models")
-    promoted = promote_model(
-        step="promote-model",
-        config=promotion,
-        model=second.outputs["model"],
-        report=final.outputs["report"],
-        verdict=compared.outputs["verdict"],
-    )
-    promoted.set_display_name("promote-model")
-    # Both speak with the registry, whose state is no input that a cache could know.
-    compared.set_caching_options(False)
-    promoted.set_caching_options(False)
+    challenge(promotion, second.outputs["model"], final.outputs["report"])

@@ -4,13 +4,9 @@ from kfp import dsl
 
 from components.data.component import prepare_data
 from components.evaluation.component import evaluate_robustness
-from components.registry.component import (
-    check_champion,
-    compare_models,
-    fetch_model,
-    promote_model,
-)
+from components.registry.component import check_champion, fetch_model
 from components.training.component import train_model
+from pipelines.challenge import challenge
 
 
 @dsl.pipeline(
@@ -45,25 +41,11 @@ def retrain(
         )
         return task.set_display_name(step)
 
-    def challenge(trained: dsl.PipelineTask, before: dsl.PipelineTask | None = None) -> None:
+    def decide(trained: dsl.PipelineTask, before: dsl.PipelineTask | None = None) -> None:
         trained.set_display_name("train")
         old = {"champion": attack("evaluate-champion", before).outputs["report"]} if before else {}
         measured = attack("evaluate-attacks", trained)
-        compared = compare_models(
-            step="compare-models", config=promotion, report=measured.outputs["report"], **old
-        )
-        compared.set_display_name("compare-models")
-        promoted = promote_model(
-            step="promote-model",
-            config=promotion,
-            model=trained.outputs["model"],
-            report=measured.outputs["report"],
-            verdict=compared.outputs["verdict"],
-        )
-        promoted.set_display_name("promote-model")
-        # Both speak with the registry, whose state is no input that a cache could know.
-        compared.set_caching_options(False)
-        promoted.set_caching_options(False)
+        challenge(promotion, trained.outputs["model"], measured.outputs["report"], **old)
 
     prepared = prepare_data(step="prepare-data", config=data).set_display_name("prepare-data")
     # The source may have changed, although its address has not.
@@ -77,12 +59,12 @@ def retrain(
     # What comes out of a branch cannot be joined again, so each goes on to its end.
     action = checked.outputs["Output"]
     with dsl.If(action == "first", name="first"):
-        challenge(train_model(step="train", config=training, data=shards))
+        decide(train_model(step="train", config=training, data=shards))
     with dsl.If(action == "afresh", name="afresh"):
-        challenge(train_model(step="train", config=training, data=shards), fetch())
+        decide(train_model(step="train", config=training, data=shards), fetch())
     with dsl.If(action == "onwards", name="onwards"):
         before = fetch()
         weights = before.outputs["model"]
-        challenge(
+        decide(
             train_model(step="train", config=onwards, data=shards, initial_model=weights), before
         )

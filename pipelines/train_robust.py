@@ -5,8 +5,8 @@ from kfp import dsl
 from components.data.component import prepare_data
 from components.evaluation.component import evaluate_robustness
 from components.pruning.component import prune_model
-from components.registry.component import compare_models, promote_model
 from components.training.component import train_model
+from pipelines.challenge import challenge
 
 
 @dsl.pipeline(
@@ -60,18 +60,4 @@ def train_robust(
     attack("evaluate-adversarial", hardened)
     final = attack("evaluate-attacks", pruned, "pruned")
 
-    compared = compare_models(
-        step="compare-models", config=promotion, report=final.outputs["report"]
-    )
-    compared.set_display_name("compare-models")
-    promoted = promote_model(
-        step="promote-model",
-        config=promotion,
-        model=pruned.outputs["pruned"],
-        report=final.outputs["report"],
-        verdict=compared.outputs["verdict"],
-    )
-    promoted.set_display_name("promote-model")
-    # Both speak with the registry, whose state is no input that a cache could know.
-    compared.set_caching_options(False)
-    promoted.set_caching_options(False)
+    challenge(promotion, pruned.outputs["pruned"], final.outputs["report"])
