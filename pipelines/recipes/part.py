@@ -106,9 +106,7 @@ PART_SMALL = replace(
     data=DataConfig(source={"name": "mnist", "root": "data/mnist"}),
     arms=_SMALL_ARMS,
     evaluation=EvaluationConfig(
-        epsilon=0.3,
-        suite=({"name": "pgd", "steps": 20}, {"name": "mm"}, {"name": "square", "queries": 1000}),
-        num_images=2000,
+        epsilon=0.3, suite=({"name": "pgd", "steps": 20}, {"name": "mm"}), num_images=1000
     ),
 )
 PART_CONTROLS_SMALL = replace(
