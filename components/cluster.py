@@ -10,7 +10,7 @@ SERVICE_ACCOUNT = "bartizan-pipelines"
 """What the pods of a run may do: little more than make TrainJobs."""
 
 STATE_CLAIM = "bartizan-state"
-"""The volume claim on which a training that lost its node finds its state again."""
+"""The volume claim on which a step that lost its node finds its state again."""
 
 STATE_FOLDER = "/state"
 """Where pods see that volume."""

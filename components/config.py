@@ -71,9 +71,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, hint in field_types(type(self)).items():
-            value = check_value(name, getattr(self, name), hint)
-            refuse_passwords(name, value)
-            object.__setattr__(self, name, value)
+            value = getattr(self, name)
+            refuse_passwords(name, value)  # first, for what else is wrong is said with the value
+            object.__setattr__(self, name, check_value(name, value, hint))
 
     def to_json(self) -> str:
         """Write the settings as JSON text; `from_json` gives back an equal value."""

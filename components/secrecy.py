@@ -1,10 +1,21 @@
-"""Passwords in addresses: refused in settings, and taken out of the environment's addresses."""
+"""Secrets: refused in settings, taken out of addresses, and hidden in what is said."""
 
 import os
 import re
 from urllib.parse import unquote, urlsplit
 
-_ADDRESS_WITH_PASSWORD = re.compile(r"\w://[^/@\s'\"]*:[^/@\s'\"]+@")
+# One slash is left where somebody took the address for a path; a port is no password.
+_ADDRESS_WITH_PASSWORD = re.compile(r"(\w:/{1,2})[^/@\s'\"]*:(?!\d+/)[^@\s'\"]+@")
+
+_SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "KF_PIPELINES_COOKIE",
+    "KF_PIPELINES_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+)
 
 _ADDRESS = "MLFLOW_TRACKING_URI"
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -21,6 +32,13 @@ def refuse_passwords(name: str, value: object) -> None:
             f"{name} must not carry a password, for settings are shown to everybody; "
             "leave it to the environment, such as AWS_SECRET_ACCESS_KEY"
         )
+
+
+def hide_secrets(text: str) -> str:
+    """Take out the credentials of this environment, and those in addresses."""
+    for secret in filter(None, map(os.environ.get, _SECRETS)):
+        text = text.replace(secret, "***")
+    return _ADDRESS_WITH_PASSWORD.sub(r"\1***@", text)
 
 
 def hide_tracking_password() -> None:

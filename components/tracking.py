@@ -15,7 +15,7 @@ from components.config import Config
 from components.endings import termination_as_exit, where
 from components.journal import Note, append
 from components.progress import Progress, emit
-from components.secrecy import hide_tracking_password
+from components.secrecy import hide_secrets, hide_tracking_password
 from components.sending import insist, sent
 from components.tracked_runs import URI as URI  # named here, too: it belongs to the interface
 from components.tracked_runs import Status as Status
@@ -117,7 +117,8 @@ def step_run(
                 run.settings(prefix, settings)
                 yield run
         except BaseException as error:
-            emit(step, "failed", error=f"{type(error).__name__}: {error}", where=where(error))
+            cause = hide_secrets(f"{type(error).__name__}: {error}")
+            emit(step, "failed", error=cause, where=where(error))
             raise
     emit(step, "end")
 

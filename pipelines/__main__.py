@@ -25,6 +25,7 @@ from pipelines.usage import (
     INTERRUPTED,
     WORKSPACE,
     WRONG_USAGE,
+    Commands,
     PipelineArgument,
     RecipeOption,
     SettingsOption,
@@ -35,6 +36,7 @@ from pipelines.usage import (
 )
 
 app = typer.Typer(
+    cls=Commands,
     help="Train image classifiers that withstand attack, and believe only honest numbers.",
     no_args_is_help=True,
     add_completion=False,
@@ -206,7 +208,9 @@ def ui(
         return
     typer.echo(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port)]
-    os.execv(sys.executable, [*command, "--backend-store-uri", place.tracking_uri])
+    # Not a word of the command, which other users of the machine see, passwords and all.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = place.tracking_uri
+    os.execv(sys.executable, command)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from components.secrecy import hide_secrets
 from pipelines.usage import FAILED, WORKSPACE, WRONG_USAGE, WorkspaceOption, say_and_exit
 
 _LIBRARIES = ("torch", "torchvision", "kfp", "mlflow")
@@ -23,13 +24,6 @@ _GIB = 1 << 30
 _LONGEST_LINE = 300
 _LOW_DISK = _GIB
 _LOW_SHARED_MEMORY = _GIB  # containers have 64 MiB unless told otherwise
-_SECRETS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
 # A step waits minutes for a server that is restarting; who asks for a check wants to know now.
 _PATIENCE = {
     "AWS_MAX_ATTEMPTS": "2",
@@ -69,7 +63,7 @@ def doctor(
         check_tracking(workspace),
         check_bucket(s3),
     ):
-        findings.append(_without_secrets(finding))
+        findings.append(replace(finding, found=_hide(finding.found)))
         if not as_json:
             _show(findings[-1])
     if as_json:
@@ -215,16 +209,14 @@ def _show(finding: Finding) -> None:
         typer.echo(f"{'':<17}{finding.advice}")
 
 
-def _without_secrets(finding: Finding) -> Finding:
-    """Take out credentials of this environment and those in addresses."""
-    found = finding.found
-    for secret in filter(None, map(os.environ.get, _SECRETS)):
-        found = found.replace(secret, "***")
-    return replace(finding, found=re.sub(r"//[^/@\s]+@", "//***@", found))
+def _hide(text: str) -> str:
+    """Take out credentials of this environment and all that comes before a host in an address."""
+    return re.sub(r"//[^/@\s]+@", "//***@", hide_secrets(text))
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_LONGEST_LINE] or type(error).__name__
+    """Give what an error says; hidden first, for half a secret is not recognised."""
+    return _hide(" ".join(str(error).split()))[:_LONGEST_LINE] or type(error).__name__
 
 
 def _gib(size: float) -> str:

@@ -22,6 +22,8 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from components.secrecy import hide_secrets
+
 TOKEN, COOKIE = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIE"
 """Environment variables with credentials; they are never words of a command line."""
 
@@ -112,7 +114,7 @@ class Server:
     def page(self, run_id: str) -> str:
         """Give the address at which people see a run."""
         pages = os.environ.get(_UI) or self.address
-        return f"{pages.rstrip('/')}/#/runs/details/{run_id}"
+        return f"{hide_secrets(pages.rstrip('/'))}/#/runs/details/{run_id}"
 
     def ask(self, call: Callable[..., Any], **arguments: Any) -> Any:
         """Ask for something that may be asked any number of times.
@@ -192,7 +194,7 @@ def _find_server(access: Access) -> tuple[str, Path | None]:
         default = _IN_CLUSTER_TOKEN if _IN_CLUSTER_TOKEN.is_file() else None
         return _IN_CLUSTER, token_file or default
     parts = urlsplit(address)
-    if parts.username or parts.password:
+    if "@" in address:  # also in what is no address, and would be repeated below
         raise ValueError(f"the endpoint must not carry a password; set {TOKEN} or {COOKIE}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"the endpoint must start with http:// or https://, got {address}")
@@ -206,4 +208,4 @@ def _message(error: ApiException) -> str:
         text = str(told.get("error") or told.get("message"))
     except (AttributeError, TypeError, ValueError):
         text = str(error.reason)
-    return " ".join(text.split())[:_LONGEST_MESSAGE]
+    return hide_secrets(" ".join(text.split()))[:_LONGEST_MESSAGE]

@@ -23,6 +23,7 @@ _TAINT = re.compile(r"(?P<key>[\w./-]+)(=(?P<value>[\w.-]*))?:(?P<effect>[A-Z]\w
 _EFFECTS = ("NoSchedule", "NoExecute", "PreferNoSchedule")
 _IMAGE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)*@sha256:[0-9a-f]{64}")
 _TRAINING = "train-model"
+_RESUMABLE = (_TRAINING, "prune-model", "evaluate-robustness")
 _FIRST_RETRY = "60s"
 _OWN_FIELDS = {
     cluster.POD_NAME: "metadata.name",
@@ -55,7 +56,7 @@ class Pool(Config):
             its priority.
         timeout_seconds: a step that takes longer has failed; 0 lets it.
         retries: how often a step is started again, after a node was taken away or for any other
-            failure; a training goes on from its last state.
+            failure; what trains, prunes or attacks goes on from its last state.
     """
 
     cpu: str = "2"
@@ -142,7 +143,7 @@ def load_images(path: Path) -> dict[str, str]:
         if not isinstance(found.get(name), str) or not _IMAGE.fullmatch(found[name]):
             raise ValueError(
                 f"{path}: {name} must be an image by its digest, such as "
-                f"registry/bartizan@sha256:<64 digits>, got {found.get(name)!r}"
+                "registry/bartizan@sha256:<64 digits>"
             )
     return found
 
@@ -222,13 +223,13 @@ def _has_loops(pipeline: base_component.BaseComponent) -> bool:
 def _place(task: dsl.PipelineTask, placement: Placement) -> None:
     name = task.container_spec.image
     pool = placement.pools[name]
-    if task.component_spec.name == _TRAINING:
+    if task.component_spec.name in _RESUMABLE:
         _keep_state(task)
-        if pool.nodes > 1:
-            task.set_env_variable(NODES, _nodes(pool, placement.images[name]).to_json())
-            for variable, field in _OWN_FIELDS.items():
-                kubernetes.use_field_path_as_env(task, variable, field)
-            pool = placement.pools[images.CPU]  # it only watches
+    if task.component_spec.name == _TRAINING and pool.nodes > 1:
+        task.set_env_variable(NODES, _nodes(pool, placement.images[name]).to_json())
+        for variable, field in _OWN_FIELDS.items():
+            kubernetes.use_field_path_as_env(task, variable, field)
+        pool = placement.pools[images.CPU]  # it only watches
     task.set_container_image(placement.images[name])
     _ask_for(task, pool)
     _give_environment(task)

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
+
+from components.secrecy import hide_secrets, refuse_passwords
 
 if TYPE_CHECKING:
     from pipelines.recipe import Recipe
@@ -37,8 +40,19 @@ def usage_errors() -> Iterator[None]:
 
 def say_and_exit(message: str, code: int) -> NoReturn:
     """End the command with a line on the error stream."""
-    typer.echo(f"bartizan: {message}", err=True)
+    typer.echo(f"bartizan: {hide_secrets(message)}", err=True)
     raise typer.Exit(code)
+
+
+class Commands(TyperGroup):
+    """Commands that take no password: other users, logs and the shell's history see their words."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Look at all words before anything shows or keeps one."""
+        with usage_errors():
+            for word in args:
+                refuse_passwords("the command line", word)
+        return super().parse_args(ctx, args)
 
 
 def load_settings(recipe: str, settings: Sequence[str] | None) -> "Recipe":

@@ -27,7 +27,7 @@ def evaluate_robustness(
     """
     from pathlib import Path
 
-    from components import tracking
+    from components import cluster, tracking
     from components.evaluation.config import EvaluationConfig
     from components.evaluation.evaluate import evaluate
 
@@ -35,7 +35,12 @@ def evaluate_robustness(
     with tracking.step_run(step, "evaluate", settings) as run:
         target = Path(report.path)
         measured = evaluate(
-            settings, data=Path(data.path), checkpoint=Path(model.path), target=target, run=run
+            settings,
+            data=Path(data.path),
+            checkpoint=Path(model.path),
+            target=target,
+            state=cluster.state_folder(step),
+            run=run,
         )
         run.metrics(measured.figures())
         run.folder(target, "report")

@@ -82,6 +82,7 @@ def evaluate(
     data: Path,
     checkpoint: Path,
     target: Path,
+    state: Path | None = None,
     run: Run = UNTRACKED,
 ) -> RobustnessReport:
     """Measure a checkpoint on the test split and write report, samples and page.
@@ -91,13 +92,15 @@ def evaluate(
         data: folder of shards.
         checkpoint: folder of the model.
         target: receives ``report.json``, ``samples.parquet`` and ``report.html``.
+        state: as `evaluate_candidate` takes it.
         run: gets figures and progress.
 
     Raises:
         ValueError: the model tells other classes apart than the data has.
     """
     dataset = read_dataset(data, num_images=settings.num_images)
-    return evaluate_candidate(read_candidate(checkpoint), dataset, settings, target=target, run=run)
+    candidate = read_candidate(checkpoint)
+    return evaluate_candidate(candidate, dataset, settings, target=target, state=state, run=run)
 
 
 def evaluate_candidate(
@@ -107,11 +110,12 @@ def evaluate_candidate(
     *,
     target: Path,
     surrogates: Mapping[str, nn.Module] | None = None,
+    state: Path | None = None,
     run: Run = UNTRACKED,
 ) -> RobustnessReport:
     """Measure any model and write report, samples and page.
 
-    An evaluation that was killed leaves its finished work in the target; the same call goes on.
+    An evaluation that was killed leaves its finished work behind; the same call goes on.
 
     Args:
         candidate: the model.
@@ -119,18 +123,19 @@ def evaluate_candidate(
         settings: threat model and attacks.
         target: receives ``report.json``, ``samples.parquet`` and ``report.html``.
         surrogates: other models by name, whose adversarial images are tried on this one.
+        state: folder in which finished work is kept until the end; None takes one in the target.
         run: gets figures and progress.
 
     Raises:
-        ValueError: model, images or labels do not fit together, or the target holds the work of
-            another evaluation.
+        ValueError: model, images or labels do not fit together, or the state is that of another
+            evaluation.
     """
     own, given = getattr(candidate.model, "spec", None), dataset.facts.get("classes")
     if isinstance(own, ModelSpec) and given and tuple(own.classes) != tuple(given):
         raise ValueError(
             f"the model knows the classes {list(own.classes)}, the data has {list(given)}"
         )
-    state = target / _STATE
+    state = state or target / _STATE
     measured, report = _evaluate(candidate, dataset, settings, surrogates or {}, state, run)
     samples = make_samples(measured, dataset)
     save_report(report, samples, target)

@@ -27,7 +27,7 @@ def prune_model(
     """
     from pathlib import Path
 
-    from components import tracking
+    from components import cluster, tracking
     from components.pruning.config import PruningConfig
     from components.pruning.prune import prune
 
@@ -39,7 +39,7 @@ def prune_model(
             data=Path(data.path),
             initial=initial,
             target=target,
-            state=target / "state",
+            state=cluster.state_folder(step) or target / "state",
             run=run,
         )
         run.metrics(figures)

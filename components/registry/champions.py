@@ -14,6 +14,7 @@ keeps their names taken. After `mlflow gc` has emptied the bin, alias and tag sa
 
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,7 @@ _OF = "bartizan.champion_of"
 _MOST_REMEMBERED = 100
 _MOST_RECORDS = 1000  # of which anybody is told
 _LONGEST_TAG = 4000
+_ATTEMPTS = 3
 
 
 RegistryError = MlflowException
@@ -165,6 +167,11 @@ def roll_back(name: str, reason: str = "") -> Reign:
     return _begin(client, model, reign, present.champion)
 
 
+def make_challenger(name: str, version: str) -> None:
+    """Let the alias of the challenger point to a version."""
+    _put(registry().set_registered_model_alias, name, CHALLENGER, version)
+
+
 def settle(name: str) -> None:
     """Let alias and tag follow the record, where a process died, or a hand moved them."""
     _settle(registry(), find_model(name))
@@ -204,9 +211,21 @@ def _settle(client: MlflowClient, model: RegisteredModel) -> None:
             client.delete_experiment(records[0].experiment_id)
         champions = _existing(client, model, _read(records[0]).champions)
         if champions:
-            client.set_registered_model_alias(model.name, CHAMPION, champions[-1])
-        client.set_registered_model_tag(model.name, HISTORY, " ".join(champions))
+            _put(client.set_registered_model_alias, model.name, CHAMPION, champions[-1])
+        _put(client.set_registered_model_tag, model.name, HISTORY, " ".join(champions))
         settled = records[0].name
+
+
+def _put(write: Callable[..., None], *words: str) -> None:
+    """Write an alias or a tag; MLflow refuses one of two processes that are the first to."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            write(*words)
+        except MlflowException as error:
+            if error.error_code != "BAD_REQUEST" or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            break
 
 
 def _present(client: MlflowClient, model: RegisteredModel) -> Reign:

@@ -7,7 +7,7 @@ from pathlib import Path
 from components.evaluation.report import load_report
 from components.models.build import ModelSpec
 from components.models.checkpoint import WORDS, hash_checkpoint
-from components.registry.champions import CHALLENGER, StaleVerdict, crown, registry, settle
+from components.registry.champions import StaleVerdict, crown, make_challenger, settle
 from components.registry.config import PromotionConfig
 from components.registry.models import Version, fetch_report, judge, register, tag_version
 from components.registry.verdict import Verdict, load_verdict
@@ -49,14 +49,14 @@ def promote(settings: PromotionConfig, *, checkpoint: Path, report: Path, verdic
         image_shape=spec.image_shape,
     )
     if not decided.promoted:
-        registry().set_registered_model_alias(name, CHALLENGER, version)
+        make_challenger(name, version)
         return version
     try:
         crown(
             name, version, expected=decided.champion_version, how="promotion", reason=f"{decided}"
         )
     except StaleVerdict:
-        registry().set_registered_model_alias(name, CHALLENGER, version)
+        make_challenger(name, version)
         raise
     return version
 

@@ -117,10 +117,10 @@ def test_every_pod_finds_its_run_addresses_and_credentials(compile_in, pipeline)
         assert addresses["configMapName"] == "bartizan-tracking" and addresses["optional"]
         assert {secret["secretName"] for secret in pod["secretAsEnv"]} == set(cluster.SECRETS)
         mounts = [(m["constant"], m["mountPath"]) for m in pod.get("pvcMount", [])]
-        training = kind(executor) == "train-model"
-        assert mounts == ([("bartizan-state", "/state")] if training else [])
+        resumable = kind(executor) in ATTACKING
+        assert mounts == ([("bartizan-state", "/state")] if resumable else [])
         variables = {e["name"]: e["value"] for e in container.get("env", [])}
-        assert variables == ({"BARTIZAN_STATE": "/state"} if training else {})
+        assert variables == ({"BARTIZAN_STATE": "/state"} if resumable else {})
 
 
 @pytest.mark.parametrize("pipeline", PIPELINE_RECIPES)

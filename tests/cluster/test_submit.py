@@ -168,6 +168,7 @@ def test_a_token_that_expires_while_waiting(kubeflow, compiled, monkeypatch):
         (Access(""), "there is no server: give --endpoint, or set KF_PIPELINES_ENDPOINT"),
         (Access("kubeflow"), "must start with http:// or https://"),
         (Access("https://me:secret@host"), "must not carry a password; set KF_PIPELINES_TOKEN"),
+        (Access("me:secret@host:8888"), "must not carry a password"),
     ],
 )
 def test_wrong_addresses(access, message, monkeypatch):

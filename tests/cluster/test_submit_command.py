@@ -146,9 +146,24 @@ def test_no_secret_leaves_the_command(kubeflow, words, tmp_path):
     token_file.write_text("planted-token-in-a-file")
     output, errors = start(*words, "--token-file", token_file, cwd=tmp_path, **SECRETS)
     token_file.unlink()
-    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert_nothing_planted(kubeflow, tmp_path, output, errors)
+
+
+def test_no_token_leaves_the_file_by_which_the_server_knows_us(submit, kubeflow, tmp_path):
+    kubeflow.token = "planted-token-in-a-file"
+    token_file = tmp_path / "token"
+    token_file.write_text(kubeflow.token)
+    result = submit("--token-file", str(token_file))
+    assert result.exit_code == 0, result.output
+    token_file.unlink()
+    assert_nothing_planted(kubeflow, tmp_path, result.output)
+
+
+def assert_nothing_planted(kubeflow, folder, *said):
+    """Search what was said, sent and written."""
+    written = [path.read_text() for path in folder.rglob("*") if path.is_file()]
     sent = repr((kubeflow.runs, kubeflow.versions, kubeflow.requests))
-    for text in (output, errors, sent, *written):
+    for text in (*said, sent, *written):
         assert "planted" not in text
 
 

@@ -16,6 +16,7 @@ app = typer.Typer()
 app.command()(rooms.doctor)
 SETTINGS = ("MLFLOW_", "AWS_", "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "TORCH_HOME")
 PLANTED = "planted-secret"
+LONG = PLANTED * 30  # more than a finding shows, as tokens are
 
 
 @pytest.fixture
@@ -104,10 +105,10 @@ def test_a_server_that_refuses_the_token(clean, tmp_path):
         server.heard = []
         threading.Thread(target=server.serve_forever).start()
         clean.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
-        clean.setenv("MLFLOW_TRACKING_TOKEN", PLANTED)
+        clean.setenv("MLFLOW_TRACKING_TOKEN", LONG)
         code, findings, printed = doctor(tmp_path)
         server.shutdown()
-    assert f"Bearer {PLANTED}" in server.heard
+    assert f"Bearer {LONG}" in server.heard
     assert (code, findings["tracking"]["grade"]) == (1, "fail")
     assert "no right for Bearer ***" in findings["tracking"]["found"]
     assert PLANTED not in printed

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from components.evaluation.report import REPORT, load_report
@@ -31,6 +34,14 @@ STEPS = [
     "compare-models",
     "promote-model",
 ]
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "planted-key",
+    "AWS_SECRET_ACCESS_KEY": "planted-secret-key",
+    "AWS_ENDPOINT_URL": "http://somebody:planted-password@127.0.0.1:9",
+    "KF_PIPELINES_TOKEN": "planted-token",
+    "MLFLOW_TRACKING_PASSWORD": "planted-password",
+    "SOMEBODY_ELSES_PASSWORD": "planted-elsewhere",
+}
 LOAD_IN_A_FRESH_PROCESS = """
 import sys
 import mlflow
@@ -46,7 +57,7 @@ def start(*words, cwd: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [BARTIZAN, "run", "--recipe", "tiny", *words],
         cwd=cwd,
-        env=environment,
+        env=environment | SECRETS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,7 +89,7 @@ def finished(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("finished")
     output, errors = (process := start(cwd=cwd)).communicate()
     assert process.returncode == 0, errors
-    return cwd, output, Workspace(cwd / ".bartizan").find_run()
+    return cwd, output + errors, Workspace(cwd / ".bartizan").find_run()
 
 
 def test_table_verdict_and_page_are_shown(finished):
@@ -140,6 +151,28 @@ def test_registered_model_predicts_in_a_fresh_process(finished, tmp_path):
     code = [sys.executable, "-P", "-c", LOAD_IN_A_FRESH_PROCESS]
     subprocess.run([*code, *words], cwd=tmp_path, check=True, capture_output=True)
     assert np.load(tmp_path / "logits.npy").shape == (3, 10)
+
+
+def legible(path: Path) -> str:
+    """Give all that a file says; databases and tables store it in pieces, and compressed."""
+    if path.suffix == ".db":
+        with closing(sqlite3.connect(path)) as store:
+            return "\n".join(store.iterdump())
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        return f"{table.schema.metadata} {table.to_pydict()}"
+    return path.read_bytes().decode(errors="replace")
+
+
+def test_no_secret_gets_into_anything_that_is_kept_or_said(finished):
+    """Searched for: store, artifacts, reports, checkpoints, journal, log, events, pipeline."""
+    cwd, said, folder = finished
+    texts = {path: legible(path) for path in cwd.rglob("*") if path.is_file()}
+    kinds = {path.name for path in texts}
+    assert {"mlflow.db", "report.json", "report.html", "samples.parquet", "MLmodel"} <= kinds
+    assert {folder.pipeline, folder.log, folder.events, folder.journal} <= texts.keys()
+    assert "planted" not in said
+    assert not [path for path, text in texts.items() if "planted" in text]
 
 
 def test_failed_step_shows_its_cause(tmp_path):

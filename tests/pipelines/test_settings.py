@@ -41,6 +41,30 @@ def test_arms_of_a_study_are_sections():
     assert {arm.epochs for arm in everywhere.arms.values()} == {2}
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "data.target=s3://user:planted@bucket/x",
+        "data.source.root=s3://user:planted@bucket/x",
+        "data.source.root=s3://user:planted/with/slashes@bucket/x",
+        "data.source.root=s3:/user:planted@bucket/x",
+        "data.image_size=s3://user:planted@bucket/x",
+        'data.source={"name": "folder", "root": "https://:planted@host"}',
+    ],
+)
+def test_passwords_are_refused_and_not_repeated(assignment):
+    with pytest.raises(ValueError, match=r"^data\..* must not carry a password") as caught:
+        override(RECIPE, assignment)
+    assert "planted" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "root", ["s3://bucket/7:30/a@b", "http://host:8080/a@b", "models:/digits@champion", "C:/a@b"]
+)
+def test_what_only_looks_like_a_password_is_taken(root):
+    assert override(RECIPE, f"data.source.root={root}").data.source["root"] == root
+
+
 @pytest.mark.parametrize("name", ["data", "sections", "Two words", "train-it", ""])
 def test_an_arm_needs_a_name_that_is_free(name):
     study = RECIPES["part_small"]

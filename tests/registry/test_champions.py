@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from components import tracking
 from components.registry.champions import (
@@ -130,6 +131,20 @@ def test_a_request_that_was_answered_twice_has_won(versions, monkeypatch):
 
     monkeypatch.setattr(mlflow.MlflowClient, "create_experiment", twice)
     assert begin("1", "").number == 1
+    assert alias(versions) == "1"
+
+
+def test_two_first_writers_of_an_alias_collide_in_mlflow(versions, monkeypatch):
+    """As MLflow answers the slower one; the second attempt finds the row and changes it."""
+    move, refusals = mlflow.MlflowClient.set_registered_model_alias, ["UNIQUE constraint failed"]
+
+    def collide(client, *words):
+        if refusals:
+            raise mlflow.MlflowException(refusals.pop(), error_code=BAD_REQUEST)
+        move(client, *words)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", collide)
+    begin("1", "")
     assert alias(versions) == "1"
 
 
