@@ -1,4 +1,4 @@
-"""The command line: bartizan list, run, evaluate, compile, submit, schedule, ....
+"""The command line: bartizan run, evaluate, compare, submit, schedule and the rest.
 
 torch, kfp and mlflow take seconds to load, so only the command that needs one imports it.
 """
@@ -43,13 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help loads in half the time
 )
-app.add_typer(data_commands.app, name="data")
-registry_commands.add_to(app)
-app.add_typer(schedule_commands.app, name="schedule")
-app.command()(doctor)
-app.command()(export_command.export)
-app.command("compile")(cluster_commands.compile_)
-app.command()(cluster_commands.submit)
 
 
 @app.command("list")
@@ -211,6 +204,16 @@ def ui(
     # Not a word of the command, which other users of the machine see, passwords and all.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = place.tracking_uri
     os.execv(sys.executable, command)
+
+
+# Help lists commands in this order: a run and what comes of it first.
+registry_commands.add_to(app)
+app.command()(export_command.export)
+app.command()(cluster_commands.submit)
+app.command("compile")(cluster_commands.compile_)
+app.command()(doctor)
+app.add_typer(schedule_commands.app, name="schedule")
+app.add_typer(data_commands.app, name="data")
 
 
 def main() -> None:
