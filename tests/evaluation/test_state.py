@@ -52,6 +52,7 @@ def run(folder: Path, kill_after: int | None = None) -> bool:
 
 def without_times(folder: Path) -> dict:
     report = json.loads((folder / "report.json").read_text())
+    del report["latency_seconds"]
     for part in (report, *report["attacks"]):
         del part["seconds"]
     return report
