@@ -13,12 +13,11 @@ from components.attacks import ATTACKS
 from components.choose import choose
 from components.models.build import Model
 from components.models.units import Place
-from components.objectives.crafting import attack_view
 from components.pruning.compact import compact_model, hold_last_units
 from components.pruning.config import PruningConfig
 from components.pruning.gates import GatedLayer, gate_model, gates_in
 from components.pruning.measures import zero_weights
-from components.pruning.steps import cross_entropies, mixed_loss, set_rates
+from components.pruning.steps import craft, cross_entropies, mixed_loss, set_rates
 from components.tensors import Images, Targets, best_device
 
 _WIDE_OPEN, _CLOSED = 1e9, -10.0  # raw parameters of keep probabilities 1, exactly, and 0
@@ -153,9 +152,7 @@ class AdmmPruning:
         set_rates([(self._optimizer, settings.learning_rate)], settings, number, self._total)
         attacked = None
         if self._attack:
-            with attack_view(self.model, images, None) as view:
-                labels = targets.argmax(1)
-                attacked = self._attack(view, images, labels, seed=settings.seed + number)
+            attacked = craft(self._attack, self.model, images, targets, settings, number)
         after = None if attacked is None else self.model(attacked)
         losses = cross_entropies(self.model(images), after, targets)
         loss = mixed_loss(losses)

@@ -18,6 +18,8 @@ class PruningConfig(Config):
         method: an entry of METHODS with its options: ``gates``, or ``admm``, to which settings of
             gates mean nothing.
         attack: crafts the adversarial images that are learnt on; None learns on clean images.
+        precision: of the copies that are attacked: ``float32``, ``bfloat16``, ``auto`` for bfloat16
+            where the processor has it, or None for no copy.
         augmentations: entries of AUGMENTATIONS, applied in this order.
         epochs: passes over the training split.
         initial_keep_probability: of every unit; a higher one keeps more of what the model knows and
@@ -46,6 +48,7 @@ class PruningConfig(Config):
 
     method: Choice = field(default_factory=lambda: {"name": "gates"})
     attack: Choice | None
+    precision: Annotated[str | None, OneOf("auto", "bfloat16", "float32")] = None
     augmentations: tuple[Choice, ...] = ()
     epochs: Annotated[int, Range(at_least=0)] = 200
     initial_keep_probability: Annotated[float | None, Range(at_least=0.01, at_most=0.99)] = None

@@ -11,13 +11,12 @@ from torch.optim import Adam
 
 from components.attacks import ATTACKS
 from components.choose import choose
-from components.defences.defended import honest_view
 from components.latent import Form, latent_features, twin_passes, vulnerability
 from components.models.build import Model
 from components.pruning.compact import compact_model, hold_last_units
 from components.pruning.config import PruningConfig
 from components.pruning.gates import gate_model, gates_in, shared_noise, total_kl
-from components.pruning.steps import cross_entropies, mixed_loss, set_rates
+from components.pruning.steps import craft, cross_entropies, mixed_loss, set_rates
 from components.tensors import Images, Targets, best_device
 
 
@@ -90,9 +89,8 @@ class GatedPruning:
         attacked = None
         if self._attack:
             # The narrower model decides as the gated one and is cheaper to attack.
-            view = honest_view(compact_model(self.model))
-            seed = settings.seed + number
-            attacked = self._attack(view, images, targets.argmax(1), seed=seed)
+            narrow = compact_model(self.model)
+            attacked = craft(self._attack, narrow, images, targets, settings, number)
         losses = pruning_losses(
             self.model, images, attacked, targets, settings, kl_scales=self._kl_scales
         )

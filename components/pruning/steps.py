@@ -1,13 +1,15 @@
-"""What the steps of every method have in common: learning rates that fall, and the mixed loss."""
+"""What the steps of every method have in common: rates that fall, the attack, the mixed loss."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from components.objectives.crafting import Precision, attack_view
 from components.pruning.config import PruningConfig
-from components.tensors import Logits, Targets
+from components.tensors import Images, Logits, Targets
 
 _DROP_FACTOR = 0.1
 
@@ -29,6 +31,28 @@ def set_rates(
             rate *= _DROP_FACTOR
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+def craft(
+    attack: Callable[..., Images],
+    model: nn.Module,
+    images: Images,
+    targets: Targets,
+    settings: PruningConfig,
+    number: int,
+) -> Images:
+    """Attack the images of a step.
+
+    Args:
+        attack: to be seeded.
+        model: as it was afterwards.
+        images: float32 in [0, 1].
+        targets: class probabilities; the likeliest class is attacked.
+        settings: the precision, and the seed of the first step.
+        number: steps so far.
+    """
+    with attack_view(model, images, cast("Precision", settings.precision)) as view:
+        return attack(view, images, targets.argmax(1), seed=settings.seed + number)
 
 
 def mixed_loss(losses: dict[str, Tensor]) -> Tensor:

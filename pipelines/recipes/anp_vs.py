@@ -33,14 +33,15 @@ def _modes(
 
     Args:
         stage: adversarial training, but for its objective.
-        gates: ANP-VS.
+        gates: ANP-VS, but for its precision.
         attack: of all modes; ``epsilon``, ``steps`` and ``step_size``.
         suppression: lambda.
         trades_beta: of TRADES.
         bayesian: options of the Bayesian layers.
         admm: options of ADMM.
-        precision: of the copies that trainings attack.
+        precision: of the copies that are attacked.
     """
+    gates = replace(gates, precision=precision)
     crafted: Choice = {"name": "ascent", **attack, "start": "ball"}
     climbed: Choice = {"name": "ascent", **attack, "start": "near"}
     common = {"attack": crafted, "precision": precision}

@@ -9,6 +9,7 @@ from torch.optim import Adam
 from components.models.checkpoint import load_checkpoint, read_provenance, save_checkpoint
 from components.models.costs import costs
 from components.pruning import prune as prune_file
+from components.pruning.admm import AdmmPruning
 from components.pruning.config import PruningConfig
 from components.pruning.gated import GatedPruning, pruning_losses, weigh_losses
 from components.pruning.gates import gate_model, gates_in
@@ -74,6 +75,23 @@ def test_weights_minimise_the_mixture_and_the_vulnerability(gated, batch):
     weight = gated.backbone.conv1.layer.weight
     (gradient,) = torch.autograd.grad(losses["vulnerability"], weight)
     assert float(gradient.abs().max()) > 0  # the published code loses it on the first feature
+
+
+@pytest.mark.parametrize("method", [GatedPruning, AdmmPruning])
+def test_a_copy_is_attacked_much_like_the_model(method, make_model, batch):
+    images, _, targets = batch
+    model = make_model()
+
+    def adversarial_loss(precision):
+        settings = dataclasses.replace(FAITHFUL, epochs=10, precision=precision)
+        torch.manual_seed(0)
+        losses = method(model, settings, 16, 1).step(images, targets, 0)
+        return losses["adversarial_loss"].item()
+
+    plain = adversarial_loss(None)
+    assert adversarial_loss("float32") == pytest.approx(plain, rel=1e-3)
+    assert adversarial_loss("bfloat16") == pytest.approx(plain, rel=0.02)
+    assert adversarial_loss("bfloat16") != plain
 
 
 def test_losses_are_those_of_two_separate_passes(gated, batch):
