@@ -16,20 +16,35 @@ from components.evaluation.config import EvaluationConfig
 from components.evaluation.evaluate import evaluate
 from components.evaluation.page import explain_trust
 from components.evaluation.report import PAGE, load_report
+from components.models.checkpoint import load_checkpoint
+from components.models.costs import costs
+from components.pruning.config import PruningConfig
+from components.pruning.prune import prune
 from components.registry.champions import find_champion
 from components.registry.compare import count_changes
 from components.registry.comparison import compare_all
-from components.registry.config import PromotionConfig
+from components.registry.config import FetchConfig, PromotionConfig
 from components.registry.entries import measure_missing, read_entries
+from components.registry.fetch import fetch
 from components.registry.models import facts_of, find_version, hash_report, judge
 from components.registry.promote import promote
 from components.registry.verdict import save_verdict
 from components.registry.verify import verify
+from components.tracking import Run
+from components.training.config import TrainingConfig
+from components.training.train import train
 from pipelines.__main__ import app
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*An input example was not provided")
 
 SETTINGS = PromotionConfig(model_name="digits", maximum_clean_loss=0.05)
+GATES = PruningConfig(
+    attack=None,
+    vulnerability_weight=0.0,
+    epochs=1,
+    initial_keep_probability=0.3,
+    gate_learning_rate=0.5,
+)
 
 
 @pytest.fixture
@@ -190,6 +205,37 @@ def test_other_shards_are_called_out(store, register, tmp_path):
     prepare(DataConfig(source={"name": "digits"}, image_size=28, seed=1), tmp_path / "other")
     (only,) = failures(tmp_path / "other")
     assert only.startswith("data: these shards hold the data")
+
+
+def test_pruned_versions_are_versions_like_any_other(store, digits_shards, tmp_path):
+    def prune_and_register(initial, name):
+        folder = tmp_path / name
+        paths = {part: folder / part for part in ("checkpoint", "report", "verdict")}
+        prune(GATES, data=digits_shards, initial=initial, target=paths["checkpoint"])
+        suite = EvaluationConfig(epsilon=0.1, suite=({"name": "fgsm"},), num_images=40)
+        evaluate(suite, data=digits_shards, checkpoint=paths["checkpoint"], target=paths["report"])
+        save_verdict(judge(SETTINGS, paths["report"]), paths["verdict"])
+        with tracking.step_run("promote-model", "promotion", SETTINGS):
+            return promote(SETTINGS, **paths), load_checkpoint(paths["checkpoint"])
+
+    full = tmp_path / "full"
+    residual = TrainingConfig(
+        backbone={"name": "wide_resnet", "depth": 10, "widen_factor": 1},
+        objective={"name": "cross_entropy"},
+        epochs=1,
+        learning_rate=1e-2,
+    )
+    train(residual, data=digits_shards, target=full, run=Run("full"))
+    first, once = prune_and_register(full, "once")
+    assert (first, find_champion("digits")) == ("1", "1")
+
+    fetch(FetchConfig(model="models:/digits@champion"), tmp_path / "fetched")
+    second, twice = prune_and_register(tmp_path / "fetched", "twice")
+    parameters = [costs(model)["parameters"] for model in (load_checkpoint(full), once, twice)]
+    assert parameters[0] > parameters[1] > parameters[2]
+    for version in (first, second):
+        done = run("verify", f"models:/digits/{version}", "--data", digits_shards)
+        assert done.exit_code == 0 and "all 40 images ended as recorded" in done.output, done.output
 
 
 def test_versions_side_by_side(store, register, hardened, tmp_path, digits_shards, monkeypatch):
