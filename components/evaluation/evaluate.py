@@ -153,7 +153,7 @@ def read_candidate(checkpoint: Path) -> Candidate:
     model, provenance = load_checkpoint(checkpoint), read_provenance(checkpoint)
     return Candidate(
         model=model.to(best_device()),
-        title=str(provenance["stage"]),
+        title=str(provenance.get("stage", checkpoint.name)),
         facts={
             "checkpoint": hash_checkpoint(checkpoint),
             "backbone": model.spec.backbone,

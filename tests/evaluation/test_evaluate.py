@@ -11,7 +11,7 @@ from components.attacks import ATTACKS
 from components.data.index import read_index
 from components.defences import DEFENCES
 from components.evaluation.diagnostics import judge_trust
-from components.evaluation.evaluate import evaluate, evaluate_robustness
+from components.evaluation.evaluate import evaluate, evaluate_robustness, read_candidate
 from components.evaluation.measure import measure as measure_model
 from components.evaluation.report import PAGE, load_report
 from components.evaluation.subject import InvalidAttack, Subject
@@ -223,6 +223,11 @@ def test_checkpoint_gets_report_samples_and_page(checkpoint, digits_shards, sett
     assert [bool(name) for name in fallen] == [c > r for c, r in zip(clean, robust, strict=True)]
     assert report.costs["parameters"] == 431_080
     assert "untrained" in (target / PAGE).read_text(encoding="utf-8")
+
+
+def test_checkpoint_of_unknown_origin_is_called_by_its_folder(checkpoint):
+    save_checkpoint(read_candidate(checkpoint).model, checkpoint, provenance={})
+    assert read_candidate(checkpoint).title == "checkpoint"
 
 
 def test_model_of_other_classes_is_refused(checkpoint, digits_shards, settings, tmp_path):
