@@ -63,6 +63,7 @@ SUPPORTING = {
         "checkpoint",
         "costs",
         "export",
+        "dependent_gates",
         "ledger",
         "ml_decoder",
         "published_costs",

@@ -11,6 +11,7 @@ from components.config import Choice, Config
 from components.defences import DEFENCES
 from components.defences.defended import Defended, honest_view
 from components.models import BACKBONES
+from components.models.dependent_gates import add_dependent_gates
 from components.models.tracing import find_units
 from components.models.units import narrow
 from components.models.weights import divide_choice, published_normalisation, take_weights
@@ -24,8 +25,9 @@ class ModelSpec(Config):
     Attributes:
         backbone: an entry of BACKBONES with its options, widths included. Two more tell where to
             start from: ``weights``, the path or s3:// address of a safetensors file, a torch file
-            or a checkpoint folder; and ``reset_head``, to let the classifier start afresh. A third,
-            ``units``, says how many units pruning left, by the names of the gates.
+            or a checkpoint folder; and ``reset_head``, to let the classifier start afresh. Two are
+            of pruning: ``units`` says how many it left, by the names of the gates, and
+            ``dependent_gates`` that there are gates which depend on the image.
         defences: entries of DEFENCES, outermost last.
         classes: their names, in the order of the logits.
         image_shape: channels, height, width.
@@ -118,11 +120,15 @@ def build_model(spec: ModelSpec) -> Model:
     backbone = build(len(spec.classes), spec.image_shape[0], **size)
     if source.units is not None:
         narrow(backbone, find_units(backbone, spec.image_shape), source.units)
+    if source.dependent_gates:
+        add_dependent_gates(backbone, spec.image_shape)
     expected = take_weights(backbone, source) if source.address else None
     if choice.get("pretrained"):
         choice, expected = {**choice, "pretrained": False}, published_normalisation(backbone)
     if source.units is not None:
         choice = {**choice, "units": source.units}
+    if source.dependent_gates:
+        choice = {**choice, "dependent_gates": True}
     spec = replace(spec, backbone=choice)
     if expected is not None and len(expected.mean) == spec.image_shape[0]:
         spec = replace(spec, mean=expected.mean, deviation=expected.deviation)

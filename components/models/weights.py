@@ -27,11 +27,13 @@ class Source(NamedTuple):
             fresh ones.
         reset_head: let the layers that depend on the number of classes start afresh.
         units: how many pruning left, by the names of the gates; None if it is not pruned.
+        dependent_gates: whether it has gates that depend on the image.
     """
 
     address: str
     reset_head: bool
     units: dict[str, int] | None = None
+    dependent_gates: bool = False
 
 
 class Normalisation(NamedTuple):
@@ -42,16 +44,17 @@ class Normalisation(NamedTuple):
 
 
 def divide_choice(choice: Choice) -> tuple[Choice, Source]:
-    """Divide a backbone's words: ``weights``, ``reset_head`` and ``units`` are not its function's.
+    """Divide a backbone's words: those that `Source` takes up are not its function's.
 
     Raises:
-        ValueError: one of the three is of the wrong type, or makes no sense with the others.
+        ValueError: one of them is of the wrong type, or makes no sense with the others.
     """
     words = dict(choice)
     source = Source(
         address=check_value("weights", words.pop("weights", ""), str),
         reset_head=check_value("reset_head", words.pop("reset_head", False), bool),
         units=words.pop("units", None),
+        dependent_gates=check_value("dependent_gates", words.pop("dependent_gates", False), bool),
     )
     counts = source.units
     if counts is not None and not (

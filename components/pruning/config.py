@@ -15,8 +15,8 @@ class PruningConfig(Config):
     vulnerability weight of 0 their ANP, as it stands ANP-VS.
 
     Attributes:
-        method: an entry of METHODS with its options: ``gates``, or ``admm``, to which settings of
-            gates mean nothing.
+        method: an entry of METHODS with its options: ``gates``; ``dependent_gates``, which close
+            other units for each image; or ``admm``, to which settings of gates mean nothing.
         attack: crafts the adversarial images that are learnt on; None learns on clean images.
         precision: of the copies that are attacked: ``float32``, ``bfloat16``, ``auto`` for bfloat16
             where the processor has it, or None for no copy.

@@ -12,6 +12,7 @@ from torch.nn import functional
 from components.defences.defended import Defended
 from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.models.build import Model
+from components.models.dependent_gates import DependentGate, dependent_gates_in
 from components.models.tracing import find_units
 from components.models.units import Place, Units, note_units, units_of
 
@@ -209,8 +210,13 @@ def prunable_units(model: Model, *, before_norm: bool = True) -> tuple[Units, ..
         before_norm: leave VGG16 its published gates.
 
     Raises:
-        ValueError: there are none, or a defence depends on all units.
+        ValueError: there are none, or a defence or gates that depend on the image need all units.
     """
+    if dependent_gates_in(model.backbone):
+        raise ValueError(
+            "a model with gates that depend on the image cannot be pruned, for each image needs "
+            "other units; prune first and add these gates then"
+        )
     network = model.network
     while isinstance(network, Defended):
         if isinstance(network, FeaturePyramidDecoder):
@@ -224,7 +230,8 @@ def prunable_units(model: Model, *, before_norm: bool = True) -> tuple[Units, ..
 
 def gate_widths(model: Model) -> dict[str, int]:
     """Give the number of units by the name of the gate they have or would have."""
-    return {group.name: group.count for group in prunable_units(model)}
+    units = units_of(model.backbone) or prunable_units(model)
+    return {group.name: group.count for group in units}
 
 
 def gates_in(model: Model) -> dict[str, BetaBernoulliGate]:
@@ -237,8 +244,14 @@ def gates_in(model: Model) -> dict[str, BetaBernoulliGate]:
     return found
 
 
+def learnt_gates(model: Model) -> dict[str, BetaBernoulliGate] | dict[str, DependentGate]:
+    """Give the gates that learn: those of `gates_in`, or those that depend on the image."""
+    return gates_in(model) or dependent_gates_in(model.backbone)
+
+
 def total_kl(
-    gates: Mapping[str, BetaBernoulliGate], scales: Mapping[str, float] | None = None
+    gates: Mapping[str, BetaBernoulliGate] | Mapping[str, DependentGate],
+    scales: Mapping[str, float] | None = None,
 ) -> Tensor:
     """Sum the gates' divergences from their priors.
 
@@ -257,7 +270,9 @@ def total_kl(
 
 
 @contextmanager
-def shared_noise(gates: Iterable[BetaBernoulliGate], copies: int = 2) -> Iterator[None]:
+def shared_noise(
+    gates: Iterable[BetaBernoulliGate | DependentGate], copies: int = 2
+) -> Iterator[None]:
     """Let the copies of the same images, one after the other in a batch, see the same gates."""
     gates = list(gates)
     for gate in gates:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from components.models.checkpoint import (
 from components.models.costs import costs
 from components.pruning.admm import AdmmPruning
 from components.pruning.config import PruningConfig
+from components.pruning.dependent import DependentPruning
 from components.pruning.gated import GatedPruning
 from components.pruning.gates import gate_widths
 from components.pruning.measures import zero_weights
@@ -44,8 +45,12 @@ class InexactPruning(RuntimeError):
     """A narrower network that does not decide as the one it was cut from."""
 
 
-METHODS: dict[str, Callable[..., GatedPruning | AdmmPruning]] = {
+Method: TypeAlias = AdmmPruning | DependentPruning | GatedPruning
+"""Learns on one batch after another what to leave of a model."""
+
+METHODS: dict[str, Callable[..., Method]] = {
     "admm": AdmmPruning,
+    "dependent_gates": DependentPruning,
     "gates": GatedPruning,
 }
 
@@ -120,9 +125,7 @@ class _Course:
         batches: in an epoch.
     """
 
-    def __init__(
-        self, method: GatedPruning | AdmmPruning, settings: PruningConfig, batches: int
-    ) -> None:
+    def __init__(self, method: Method, settings: PruningConfig, batches: int) -> None:
         self._method, self._settings, self._batches = method, settings, batches
         self._epoch = self._batch = 0
         self._sums: dict[str, float] = {}

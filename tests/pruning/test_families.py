@@ -11,6 +11,7 @@ from torch import nn
 from components.models.build import Model, ModelSpec, build_model
 from components.models.checkpoint import load_checkpoint, save_checkpoint
 from components.models.costs import costs
+from components.models.dependent_gates import add_dependent_gates, dependent_gates_in
 from components.models.vgg import FULL_WIDTHS as VGG_WIDTHS
 from components.pruning.compact import ClosedLayer, compact_model, hold_last_units
 from components.pruning.gates import gate_model, gate_widths, gates_in, total_kl
@@ -232,3 +233,28 @@ def test_a_feature_pyramid_decoder_is_refused():
     model = build("resnet18", defences=({"name": "feature_pyramid_decoder"},))
     with pytest.raises(ValueError, match="a model with a feature_pyramid_decoder cannot be pruned"):
         gate_model(model, **AS_PUBLISHED)
+
+
+@every_family
+def test_gates_that_depend_on_the_image_fit_and_are_loaded_again(family, tmp_path):
+    model = build(family)
+    add_dependent_gates(model.backbone, model.spec.image_shape)
+    backbone = {**model.spec.backbone, "dependent_gates": True}
+    model.spec = dataclasses.replace(model.spec, backbone=backbone)
+    batch = images(family).float()
+    model.train()(batch)  # so that their averages are of this network
+    save_checkpoint(model.eval(), tmp_path, provenance={})
+    loaded = load_checkpoint(tmp_path)
+    assert torch.equal(loaded(batch), model(batch))
+    for gate in dependent_gates_in(loaded.backbone).values():
+        gate.scale.data.zero_()  # then each unit is kept by its shift, whatever the image
+        gate.shift.data.fill_(1)
+    plain = build_model(dataclasses.replace(model.spec, backbone=build(family).spec.backbone))
+    plain.load_state_dict(
+        {
+            name.replace(".layer.", "."): value
+            for name, value in model.state_dict().items()
+            if ".gate." not in name
+        }
+    )
+    assert torch.allclose(loaded(batch), plain.eval()(batch), atol=1e-4)

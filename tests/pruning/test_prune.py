@@ -11,7 +11,8 @@ from components.models.costs import costs
 from components.pruning import prune as prune_file
 from components.pruning.admm import AdmmPruning
 from components.pruning.config import PruningConfig
-from components.pruning.gated import GatedPruning, pruning_losses, weigh_losses
+from components.pruning.gate_learning import pruning_losses, weigh_losses
+from components.pruning.gated import GatedPruning
 from components.pruning.gates import gate_model, gates_in
 from components.pruning.prune import GATES, InexactPruning, prune
 from components.pruning.steps import set_rates
