@@ -24,8 +24,9 @@ class PruningConfig(Config):
         epochs: passes over the training split.
         initial_keep_probability: of every unit; a higher one keeps more of what the model knows and
             takes longer to close. None is as published: 0.6802 before BatchNorm, else 0.2386.
+        gate_delay_epochs: in which only the weights learn, behind gates that stay as they began.
         kl_weight: beta, the weight of the gates' divergence from their prior.
-        kl_warmup_epochs: over which beta rises from zero, along a straight line.
+        kl_warmup_epochs: after the delay, over which beta rises from zero along a straight line.
         vulnerability_weight: lambda, the weight of the vulnerability suppression loss.
         vulnerability_form: mean or sum over the units of a feature, or relative to its size.
         skip_first_feature: whether the first feature counts without a gradient, as published.
@@ -52,6 +53,7 @@ class PruningConfig(Config):
     augmentations: tuple[Choice, ...] = ()
     epochs: Annotated[int, Range(at_least=0)] = 200
     initial_keep_probability: Annotated[float | None, Range(at_least=0.01, at_most=0.99)] = None
+    gate_delay_epochs: Annotated[float, Range(at_least=0)] = 0.0
     kl_weight: Annotated[float, Range(at_least=0)] = 4.0
     kl_warmup_epochs: Annotated[float, Range(at_least=0)] = 0.0
     vulnerability_weight: Annotated[float, Range(at_least=0)] = 1e-3

@@ -80,10 +80,12 @@ class GateLearning:
         losses = pruning_losses(
             self.model, images, attacked, targets, settings, kl_scales=self._kl_scales
         )
+        learning = (number + 1) / self._batches - settings.gate_delay_epochs
         gate_loss, weight_loss = weigh_losses(
-            losses, settings, self._num_images, epoch=(number + 1) / self._batches
+            losses, settings, self._num_images, epoch=max(0.0, learning)
         )
-        backward(gate_loss, inputs=self._raw_gates, retain_graph=True)
+        if learning > 0:
+            backward(gate_loss, inputs=self._raw_gates, retain_graph=True)
         backward(weight_loss, inputs=self._weights)
         for optimizer in self._optimizers:
             optimizer.step()
@@ -172,7 +174,7 @@ def weigh_losses(
         losses: as `pruning_losses` gives them.
         settings: weigh them.
         num_images: N.
-        epoch: epochs done with this step, for the warm-up of β.
+        epoch: epochs since the gates began to learn, this step included, for the warm-up of β.
     """
     mixture = weight_loss = mixed_loss(losses)
     if "vulnerability" in losses:

@@ -136,6 +136,23 @@ def test_the_divergence_warms_up(gated, batch, epoch, share):
     assert torch.allclose(gate_loss, expected)
 
 
+def test_gates_wait_for_the_weights(make_model, batch):
+    images, _, targets = batch
+    settings = dataclasses.replace(FAITHFUL, epochs=5, gate_delay_epochs=1.5)
+    method = GatedPruning(make_model(), settings, 16, 2)
+
+    def figures():
+        gates = [gate.raw_a.data.clone() for gate in gates_in(method.model).values()]
+        return torch.cat(gates), method.model.backbone.conv1.layer.weight.data.clone()
+
+    moved = []
+    for number in range(5):
+        before = figures()
+        method.step(images, targets, number)
+        moved.append([not torch.equal(a, b) for a, b in zip(before, figures(), strict=True)])
+    assert moved == [[False, True]] * 3 + [[True, True]] * 2
+
+
 @pytest.mark.parametrize("forwards", ["joint", "separate"])
 @pytest.mark.parametrize("noise", ["shared", "independent"])
 def test_identical_images_move_features_only_where_each_draws_its_own_gates(
