@@ -114,7 +114,7 @@ _SMALL_ARMS = _arms(_SMALL, 1, 0.3, 0.2, {"steps": 5, "step_size": 0.1}, "auto")
 
 PART_SMALL = replace(
     PART,
-    about="PART, PART-T, PART-M and what they reweight, MNIST, LeNet-5; half an hour on two cores",
+    about="PART, PART-T, PART-M and what they reweight, MNIST, LeNet-5; forty minutes on two cores",
     data=DataConfig(source={"name": "mnist", "root": "data/mnist"}),
     arms=_SMALL_ARMS,
     evaluation=EvaluationConfig(
@@ -123,6 +123,6 @@ PART_SMALL = replace(
 )
 PART_CONTROLS_SMALL = replace(
     PART_SMALL,
-    about="PART beside masks without importance, MNIST, LeNet-5; half an hour on two cores",
+    about="PART beside masks without importance, MNIST, LeNet-5; forty minutes on two cores",
     arms=_controls(_SMALL_ARMS),
 )
