@@ -121,18 +121,20 @@ ANP_VS_MNIST_SMALL = ReproduceAnpVsRecipe(
             weight_decay=1e-4,
             batch_size=128,
         ),
-        # Units close within epochs instead of hundreds: gates that start open and move faster, and
-        # that wait until the weights have begun to withstand the attack.
+        # Units close within epochs instead of hundreds: gates start open, wait until the weights
+        # have begun to withstand the attack, and are pressed harder, most of all where few units
+        # are most of the operations.
         PruningConfig(
+            method={"name": "gates", "kl_scales": {"conv1": 10.0, "conv2": 4.0}},
             attack={"name": "pgd", **_SMALL_ATTACK, "keep": "last"},
-            epochs=10,
-            initial_keep_probability=0.8,
-            kl_weight=4.0,
-            kl_warmup_epochs=2.0,
+            epochs=20,
+            initial_keep_probability=0.9,
+            gate_delay_epochs=2.0,
+            kl_weight=8.0,
             vulnerability_weight=1e-3,
-            gate_learning_rate=6e-2,
+            gate_learning_rate=5e-2,
             learning_rate=2e-3,
-            drops=(0.7, 0.9),
+            drops=(0.6, 0.85),
         ),
         _SMALL_ATTACK,
         suppression=1e-3,
@@ -195,7 +197,7 @@ ANP_VS_TINY = ReproduceAnpVsRecipe(
             ANP_VS_MNIST_SMALL.anp_vs,
             attack={"name": "pgd", **_TINY_ATTACK, "keep": "last"},
             epochs=2,
-            kl_warmup_epochs=0.0,
+            gate_delay_epochs=0.0,
             gate_learning_rate=0.5,
             kl_weight=0.2,
         ),
