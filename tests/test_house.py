@@ -64,6 +64,7 @@ SUPPORTING = {
         "costs",
         "export",
         "dependent_gates",
+        "gating",
         "ledger",
         "ml_decoder",
         "published_costs",

@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn import functional
 
+from components.models.gating import PlacedLayer, draw_noise, relax
 from components.models.tracing import find_units
 from components.models.units import Place, note_units
 
-_TEMPERATURE = 0.1
 _PRIOR_DEVIATION = math.sqrt(5)  # of the shift, in the published code
 _INITIAL_SHIFT, _INITIAL_RAW_DEVIATION = 1.0, -5.0  # ours: units that answer as usual stay
 _TINY = 1e-7  # probabilities of 0 and 1 have no finite logit
 
 
 class DependentGate(nn.Module):
-    """Multiplies each unit by how much of it is kept for this image.
+    """Says how much of each unit is kept for this image.
 
     Dependent Beta-Bernoulli dropout, Lee et al., 2018, https://arxiv.org/abs/1805.10896. With m the
     mean of a unit over all places, normalised over images as by BatchNorm, it is kept with the
@@ -26,7 +26,7 @@ class DependentGate(nn.Module):
         φ = clip(scale · m + shift, 0, 1)
 
     Training draws one shift per unit for the whole batch, and one relaxed Bernoulli per image and
-    unit; its gradient does not reach the features through m. Evaluation multiplies by φ, whose
+    unit; its gradient does not reach the features through m. Evaluation takes φ itself, whose
     gradient does, so that an attacker sees all of it.
 
     Args:
@@ -68,7 +68,7 @@ class DependentGate(nn.Module):
 
         return area(0.0) - area(1.0)
 
-    def factors(self, features: Tensor, dimension: int) -> Tensor:
+    def forward(self, features: Tensor, dimension: int) -> Tensor:
         """Give how much of each unit is kept, of the shape (batch, units).
 
         Args:
@@ -84,25 +84,15 @@ class DependentGate(nn.Module):
             return (self.scale * self.norm(means) + self.shift).clamp(0, 1)
         return self._sample(self.norm(means.detach()))
 
-    def forward(self, features: Tensor, dimension: int) -> Tensor:
-        """Gate features, see `factors`."""
-        shape = [1] * features.ndim
-        shape[0], shape[dimension] = features.shape[0], features.shape[dimension]
-        factors = self.factors(features, dimension).repeat_interleave(self.block, 1)
-        return features * factors.view(shape).to(features.dtype)
-
     def _sample(self, means: Tensor) -> Tensor:
-        if len(means) % self.copies:
-            raise ValueError(f"{len(means)} images are not {self.copies} copies of fewer images")
         deviation = functional.softplus(self.raw_deviation)
         shift = self.shift + deviation * torch.randn_like(deviation)
         keep = (self.scale * means + shift).clamp(_TINY, 1 - _TINY)
-        uniform = torch.rand(len(means) // self.copies, means.shape[1], device=means.device)
-        noise = uniform.logit(eps=_TINY).repeat(self.copies, 1)
-        return torch.sigmoid((noise + keep.logit()) / _TEMPERATURE)
+        noise = draw_noise(len(means), means, self.copies).repeat(self.copies, 1)
+        return relax(noise + keep.logit())
 
 
-class DependentLayer(nn.Module):
+class DependentLayer(PlacedLayer):
     """A layer with a `DependentGate` on its input or its output.
 
     Args:
@@ -112,18 +102,12 @@ class DependentLayer(nn.Module):
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, place: Place, units: int) -> None:
-        super().__init__()
-        self.layer, self.place = layer, place
+        super().__init__(layer, place)
         self.gate = DependentGate(units, block=place.block)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Apply gate and layer in their order."""
-        if self.place.side == "input":
-            return self.layer(self._gated(features))
-        return self._gated(self.layer(features))
-
-    def _gated(self, features: Tensor) -> Tensor:
-        return self.gate(features, 1 if isinstance(self.layer, nn.Conv2d) else features.ndim - 1)
+    def factors(self, features: Tensor, dimension: int) -> Tensor:
+        """Give what the gate makes of the features."""
+        return self.gate(features, dimension).to(features.dtype)
 
 
 def add_dependent_gates(network: nn.Module, image_shape: tuple[int, ...]) -> None:
@@ -148,5 +132,5 @@ def add_dependent_gates(network: nn.Module, image_shape: tuple[int, ...]) -> Non
 
 def dependent_gates_in(network: nn.Module) -> dict[str, DependentGate]:
     """Give a network's gates by the names of their layers."""
-    layers = ((name, part) for name, part in network.named_modules())
+    layers = network.named_modules()
     return {name: part.gate for name, part in layers if isinstance(part, DependentLayer)}

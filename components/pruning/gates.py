@@ -13,11 +13,11 @@ from components.defences.defended import Defended
 from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.models.build import Model
 from components.models.dependent_gates import DependentGate, dependent_gates_in
+from components.models.gating import PlacedLayer, draw_noise, relax, scale_units
 from components.models.tracing import find_units
 from components.models.units import Place, Units, note_units, units_of
 
 _PRIOR = 1e-4  # alpha / K of the prior Beta(alpha / K, 1), set directly in the published code
-_TEMPERATURE = 0.1
 _EULER = 0.5772156649015329
 _INITIAL_RAW_B = 0.5413  # b = 1.0000
 _FURTHEST_LOGIT = 30.0
@@ -79,12 +79,9 @@ class BetaBernoulliGate(nn.Module):
         Raises:
             ValueError: the batch cannot be split into the copies that share noise.
         """
-        if batch_size % self.copies:
-            raise ValueError(f"{batch_size} images are not {self.copies} copies of fewer images")
         logit_keep = _draw_logit_keep(*self.posterior())
-        uniform = torch.rand(batch_size // self.copies, len(logit_keep), device=logit_keep.device)
-        relaxed = torch.sigmoid((uniform.logit(eps=1e-7) + logit_keep) / _TEMPERATURE)
-        return relaxed.repeat(self.copies, 1)
+        noise = draw_noise(batch_size, logit_keep, self.copies)
+        return relax(noise + logit_keep).repeat(self.copies, 1)
 
     def keep_probability(self) -> Tensor:
         """Give the expected keep probability of each unit, b·Γ(1 + 1/a)·Γ(b) / Γ(1 + 1/a + b)."""
@@ -109,8 +106,8 @@ class BetaBernoulliGate(nn.Module):
         return self.sample(batch_size) if self.training else self.mask().unsqueeze(0)
 
 
-class GatedLayer(nn.Module):
-    """A layer with a gate on its input or its output.
+class GatedLayer(PlacedLayer):
+    """A layer with a `BetaBernoulliGate` on its input or its output.
 
     Args:
         layer: what is gated.
@@ -129,33 +126,18 @@ class GatedLayer(nn.Module):
         is_first: bool = True,
         is_last: bool = True,
     ) -> None:
-        super().__init__()
-        self.layer, self.place, self.gate = layer, place, gate
-        self.is_first, self.is_last = is_first, is_last
+        super().__init__(layer, place)
+        self.gate, self.is_first, self.is_last = gate, is_first, is_last
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Apply gate and layer in their order."""
-        if self.place.side == "input":
-            return self.layer(self._gated(features))
-        return self._gated(self.layer(features))
-
-    def _gated(self, features: Tensor) -> Tensor:
+    def factors(self, features: Tensor, dimension: int) -> Tensor:  # noqa: ARG002
+        """Give what the gate draws, or has drawn at the first of its places."""
         if self.is_first:
             self.gate.drawn = self.gate.factors(len(features))
         factors = self.gate.drawn
         assert factors is not None
         if self.is_last:
             self.gate.drawn = None
-        dimension = 1 if isinstance(self.layer, nn.Conv2d) else features.ndim - 1
-        factors = factors.repeat_interleave(self.place.block, 1)
-        return scale_units(features, factors, dimension=dimension)
-
-
-def scale_units(features: Tensor, factors: Tensor, *, dimension: int) -> Tensor:
-    """Multiply units along a dimension by factors of the shape (batch or 1, units)."""
-    shape = [1] * features.ndim
-    shape[0], shape[dimension] = factors.shape
-    return features * factors.view(shape)
+        return factors
 
 
 def gate_model(

@@ -6,11 +6,18 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from components.models.checkpoint import load_checkpoint, save_checkpoint
-from components.models.dependent_gates import DependentGate, dependent_gates_in
+from components.models.dependent_gates import (
+    DependentGate,
+    DependentLayer,
+    dependent_gates_in,
+)
+from components.models.gating import scale_units
+from components.models.units import Place
 from components.pruning.config import PruningConfig
 from components.pruning.dependent import DependentPruning
 from components.pruning.gates import gate_model, gate_widths
@@ -26,7 +33,7 @@ SETTINGS = PruningConfig(
 def gate():
     gate = DependentGate(5)
     for parameter in (gate.scale, gate.shift, gate.raw_deviation):
-        torch.nn.init.normal_(parameter)
+        nn.init.normal_(parameter)
     gate.norm.running_mean.normal_()
     gate.norm.running_var.uniform_(0.5, 2)
     return gate.eval()
@@ -45,14 +52,17 @@ def test_evaluation_multiplies_by_the_clipped_probability(gate, shape, dimension
     kept = probabilities(gate, means)
     assert 0 < float((kept == 0).float().mean()) < 1
     expanded = kept.view([8, *(5 if d == dimension else 1 for d in range(1, len(shape)))])
-    assert torch.allclose(gate(features, dimension), features * expanded, atol=1e-6)
+    gated = scale_units(features, gate(features, dimension), dimension=dimension)
+    assert torch.allclose(gated, features * expanded, atol=1e-6)
 
 
 def test_neighbours_of_a_flattened_feature_share_their_unit():
     features = torch.randn(8, 5, 3, 4)
-    plain, flat = DependentGate(5).eval(), DependentGate(5, block=12).eval()
-    expected = plain(features, 1).flatten(1)
-    assert torch.allclose(flat(features.flatten(1), 1), expected, atol=1e-6)
+    expected = scale_units(features, DependentGate(5).eval()(features, 1), dimension=1)
+    reader = nn.Linear(60, 60, bias=False)
+    nn.init.eye_(reader.weight)
+    layer = DependentLayer(reader, Place("reader", "input", 12), 5).eval()
+    assert torch.allclose(layer(features.flatten(1)), expected.flatten(1), atol=1e-6)
 
 
 def test_the_divergence_is_that_of_two_normal_distributions(gate):
@@ -70,7 +80,7 @@ def test_expected_keep_probability_is_that_of_normal_means(gate):
 def test_training_keeps_units_as_often_as_their_probability_says(gate):
     gate.raw_deviation.data.fill_(-20)  # no noise of the shift
     means = torch.randn(8, 5).repeat(5000, 1)
-    kept = gate.train().factors(means, 1) > 0.5
+    kept = gate.train()(means, 1) > 0.5
     normalised = functional.batch_norm(means, None, None, training=True)
     expected = (gate.scale * normalised + gate.shift).clamp(0, 1)[:8]
     assert torch.allclose(kept.float().view(5000, 8, 5).mean(0), expected, atol=0.03)
@@ -79,18 +89,18 @@ def test_training_keeps_units_as_often_as_their_probability_says(gate):
 def test_copies_of_the_same_images_share_their_noise(gate):
     features = torch.randn(6, 5).repeat(2, 1)
     gate.train().copies = 2
-    one, other = gate.factors(features, 1).chunk(2)
+    one, other = gate(features, 1).chunk(2)
     assert torch.equal(one, other) and len(one.unique()) > 5
     gate.copies = 5
     with pytest.raises(ValueError, match="12 images are not 5 copies"):
-        gate.factors(features, 1)
+        gate(features, 1)
 
 
 def test_only_an_attacker_sees_how_features_open_the_gate(gate):
     features = torch.randn(8, 5, requires_grad=True)
-    (gradient,) = torch.autograd.grad(gate.factors(features, 1).sum(), features)
+    (gradient,) = torch.autograd.grad(gate(features, 1).sum(), features)
     assert gradient.any()
-    kept = gate.train().factors(features, 1).sum()
+    kept = gate.train()(features, 1).sum()
     assert torch.autograd.grad(kept, features, allow_unused=True) == (None,)
 
 
