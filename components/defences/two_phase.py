@@ -1,7 +1,9 @@
 """Two-phase losses: what trains a feature pyramid decoder, and the gate between its phases."""
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +13,13 @@ from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.defences.restoration import Scope
 from components.randomness import sample_seeds, uniform
 from components.tensors import Images, Targets
+
+Second: TypeAlias = Literal["summed", "through", "detached", "recomputed", "none"]
+"""How the restored image is learned from: in one update with the first phase, with no gradient to
+what has restored it (``summed``) or with it (``through``); in an update of its own, as it was
+restored before the first (``detached``) or restored again (``recomputed``); or not at all."""
+
+OWN_UPDATE = ("detached", "recomputed")
 
 
 def find_decoder(model: nn.Module) -> FeaturePyramidDecoder:
@@ -64,19 +73,20 @@ def two_phase_losses(
     restoration_weight: float = 1.0,
     second_restoration_weight: float = 1.0,
     gate_scope: Scope = "front_and_restore",
-    second: Literal["summed", "through", "none"] = "summed",
-) -> dict[str, Tensor]:
-    """Give the losses of a batch; ``loss`` is what training descends.
+    second: Second = "summed",
+) -> Iterator[dict[str, Tensor]]:
+    """Give the losses of a batch, one update after the other; ``loss`` is what each descends.
 
     Li et al., 2020, https://arxiv.org/abs/2005.02552. While the restoration is off by more than the
     threshold, the gate is closed and only the restoration is learned; once it is open, the label
     is learned as well, and then with the restored image as input. With the gate closed, no gradient
     reaches what the scope leaves out, so that an optimizer skips it if gradients are None.
 
-    Differs from the published code: there the second phase is an update of its own, which current
-    torch refuses because the first has changed the weights it looks back on; here both phases are
-    one sum. There the closed gate trains the transposed convolutions alone, by mistake:
-    ``enlarge`` is that.
+    Differs from the published code: there the second phase is an update of its own that looks back
+    through weights which the first has changed meanwhile. Current torch refuses that, so here it
+    looks through the changed weights (``recomputed``), or does not look back (``detached``), or
+    both phases are one update. There the closed gate trains the transposed convolutions alone, by
+    mistake: ``enlarge`` is that.
 
     Args:
         decoder: in training mode.
@@ -89,12 +99,12 @@ def two_phase_losses(
         restoration_weight: alpha_2.
         second_restoration_weight: alpha_2 of the second phase; published is 0.1 for Caltech.
         gate_scope: what the closed gate trains.
-        second: ``summed`` stops the second phase's gradient at the restored image, ``through`` lets
-            it reach what has restored it, as published.
+        second: the second phase, see `Second`.
 
-    Returns:
-        ``loss`` and its terms, as far as they were computed, before they are weighted, and
-        ``gate``, which is 1 if it was open.
+    Yields:
+        ``loss`` and its terms, as far as they were computed, before they are weighted; the first
+        time with ``gate``, which is 1 if it was open. A second time if it was, and the second phase
+        is an update of its own: the weights may change in between.
 
     Raises:
         ValueError: a number is negative or not finite.
@@ -115,18 +125,48 @@ def two_phase_losses(
         if gate_scope != "front_and_restore":
             image = decoder.restoration(front.features, clean.shape[-2:], scope=gate_scope)
             error = restoration_loss(image, clean)
-        return {"loss": restoration_weight * error, **losses}
+        yield {"loss": restoration_weight * error, **losses}
+        return
     logits = decoder.classify(seen, front).logits
     classification = functional.cross_entropy(logits.float(), targets)
-    loss = classification_weight * classification + restoration_weight * error
+    losses["loss"] = classification_weight * classification + restoration_weight * error
     losses["classification"] = classification.detach()
-    if second != "none":
-        again = front.restored if second == "through" else front.restored.detach()
-        parts = decoder.parts(again, entered=True)
-        second_class = functional.cross_entropy(parts.logits.float(), targets)
-        second_error = restoration_loss(parts.front.restored, clean)
-        loss = loss + classification_weight * second_class
-        loss = loss + second_restoration_weight * second_error
-        losses["second_classification"] = second_class.detach()
-        losses["second_restoration"] = second_error.detach()
-    return {"loss": loss, **losses}
+    restored = front.restored if second == "through" else front.restored.detach()
+    again = partial(
+        _second_phase,
+        decoder,
+        clean,
+        targets,
+        classification_weight=classification_weight,
+        restoration_weight=second_restoration_weight,
+    )
+    if second == "none":
+        yield losses
+    elif second in OWN_UPDATE:
+        yield losses
+        if second == "recomputed":
+            restored = decoder.restore(seen).restored
+        yield again(restored)
+    else:
+        then = again(restored)
+        yield {**losses, **then, "loss": losses["loss"] + then["loss"]}
+
+
+def _second_phase(
+    decoder: FeaturePyramidDecoder,
+    clean: Images,
+    targets: Targets,
+    restored: Images,
+    *,
+    classification_weight: float,
+    restoration_weight: float,
+) -> dict[str, Tensor]:
+    """Give the losses with the restored image as input."""
+    parts = decoder.parts(restored, entered=True)
+    classification = functional.cross_entropy(parts.logits.float(), targets)
+    error = restoration_loss(parts.front.restored, clean)
+    return {
+        "loss": classification_weight * classification + restoration_weight * error,
+        "second_classification": classification.detach(),
+        "second_restoration": error.detach(),
+    }

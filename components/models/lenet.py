@@ -94,7 +94,7 @@ class LeNet5(nn.Module):
         features = self.pool(self.relu(self.conv1(images)))
         features = self.pool(self.relu(self.conv2(features))).flatten(1)
         if len(self.positions) < features.shape[1]:
-            features = features[:, self.positions]
+            features = features.index_select(1, self.positions)
         return self.dense4(self.relu(self.dense3(features)))
 
 

@@ -28,7 +28,7 @@ from components.objectives.n_fgsm import n_fgsm
 from components.objectives.part import part
 from components.objectives.part_m import part_m
 from components.objectives.part_t import part_t
-from components.objectives.restoration import restoration
+from components.objectives.restoration import Restoration
 from components.objectives.trades import trades
 from components.objectives.vulnerability_suppression import vulnerability_suppression
 from components.objectives.warmed_up import warmed_up
@@ -50,7 +50,7 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
     "part": part,
     "part_m": part_m,
     "part_t": part_t,
-    "restoration": restoration,
+    "restoration": Restoration,
     "trades": trades,
     "vulnerability_suppression": vulnerability_suppression,
     "warmed_up": warmed_up,

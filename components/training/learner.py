@@ -67,7 +67,7 @@ class Learner:
         self.history: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, float] = {}
-        self._timed_images, self._started = 0, time.monotonic()
+        self._timed_images, self._started, self._speed = 0, time.monotonic(), 0.0
 
     @property
     def judged(self) -> nn.Module:
@@ -131,13 +131,16 @@ class Learner:
         reason = collapse(now, self._look)
         self._look, self.ended = now, reason or ""
 
-    def check(self) -> None:
-        """Refuse to go on with a model that is lost, before anything else fails for that reason.
+    def end_batches(self) -> None:
+        """Measure the epoch's speed, and refuse to go on with a model that is lost.
+
+        Before it is validated: that takes its time, and may fail for that reason.
 
         Raises:
             FloatingPointError: the loss became infinite or not a number.
         """
-        loss = float(self._sums.get("loss", 0.0))
+        loss = float(self._sums.get("loss", 0.0))  # waits for the device
+        self._speed = self._timed_images / (time.monotonic() - self._started)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss} in epoch {self.epoch + 1}; lower learning_rate or "
@@ -154,10 +157,9 @@ class Learner:
             Means over the epoch's images, each over those that have the figure; the learning rate
             of its last step, and its speed.
         """
-        seconds = time.monotonic() - self._started
         device = next(self.model.parameters()).device
         sums = {name: float(total) for name, total in self._sums.items()}
-        sums["images_per_second"] = self._timed_images / seconds
+        sums["images_per_second"] = self._speed
         sums = self._processes.add_up(sums, device)
         counts = self._processes.add_up(self._counts, device)
         speed = sums.pop("images_per_second")
@@ -183,7 +185,7 @@ class Learner:
         self._best = copy.deepcopy(self.judged.state_dict())
 
     def begin_epoch(self) -> None:
-        """Go into training mode; speed is measured from now on, so without any validation."""
+        """Go into training mode; speed is measured from now on."""
         self.model.train()
         self._timed_images, self._started = 0, time.monotonic()
 

@@ -120,7 +120,7 @@ def _go_on(
                 if kept and processes.leads and time.monotonic() - saved >= settings.state_seconds:
                     kept.save(learner.state())
                     saved = time.monotonic()
-            learner.check()
+            learner.end_batches()
             processes.share_buffers(learner.judged)
             scores = validate(learner.judged, validation, settings, processes)
             if settings.collapse_epsilon:

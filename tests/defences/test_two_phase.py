@@ -33,7 +33,7 @@ def learners(decoder, losses):
 )
 def test_closed_gate_trains_exactly_what_is_meant(scope, expected, decoded, pictures):
     decoder = decoded().train()
-    losses = two_phase_losses(decoder, pictures, TARGETS, gate_scope=scope, **CLOSED)
+    [losses] = two_phase_losses(decoder, pictures, TARGETS, gate_scope=scope, **CLOSED)
     everything = {name for name, _ in decoder.named_parameters()}
     meant = {name for name in everything if name.startswith(expected)}
     assert learners(decoder, losses) == meant and losses["gate"] == 0
@@ -43,7 +43,7 @@ def test_closed_gate_trains_exactly_what_is_meant(scope, expected, decoded, pict
 @pytest.mark.parametrize("second", ["summed", "through", "none"])
 def test_open_gate_trains_everything(second, decoded, pictures):
     decoder = decoded().train()
-    losses = two_phase_losses(decoder, pictures, TARGETS, second=second, **OPEN)
+    [losses] = two_phase_losses(decoder, pictures, TARGETS, second=second, **OPEN)
     assert learners(decoder, losses) == {name for name, _ in decoder.named_parameters()}
     assert losses["gate"] == 1
     assert all(p.grad.isfinite().all() for p in decoder.parameters())
@@ -53,7 +53,7 @@ def test_open_gate_adds_up_what_the_paper_does(decoded, pictures):
     """In evaluation mode, where the order of passes has no effect."""
     decoder = decoded()
     noisy = add_uniform_noise(pictures, 0.01, seed=3)
-    losses = two_phase_losses(
+    [losses] = two_phase_losses(
         decoder,
         pictures,
         TARGETS,
@@ -79,7 +79,7 @@ def test_only_through_lets_the_second_phase_reach_what_restored(decoded, picture
     gradients = []
     for second in ("summed", "through"):
         decoder = decoded(trunk="separate", middle="restored")
-        losses = two_phase_losses(
+        [losses] = two_phase_losses(
             decoder, pictures, TARGETS, second=second, restoration_weight=0.0, **OPEN
         )
         losses["loss"].backward()
@@ -91,7 +91,7 @@ def test_gate_opens_at_the_threshold(decoded, pictures):
     decoder = decoded()
     error = restoration_loss(decoder.restore(pictures).restored, pictures).item()
     for threshold, gate in [(error * 0.999, 0), (error * 1.001, 1)]:
-        found = two_phase_losses(decoder, pictures, TARGETS, threshold=threshold)
+        [found] = two_phase_losses(decoder, pictures, TARGETS, threshold=threshold)
         assert found["gate"] == gate
         assert found["restoration"].item() == pytest.approx(error, rel=1e-5)
 
@@ -124,7 +124,9 @@ def test_restoration_and_labels_are_learned(decoded):
     seen = []
     for step in range(80):
         noisy = add_uniform_noise(images, 0.01, seed=step)
-        losses = two_phase_losses(decoder, images, torch.eye(4)[labels], noisy=noisy, threshold=0.3)
+        [losses] = two_phase_losses(
+            decoder, images, torch.eye(4)[labels], noisy=noisy, threshold=0.3
+        )
         optimizer.zero_grad()
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
@@ -146,4 +148,4 @@ def test_decoder_is_found_in_a_model(decoded):
 @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"restoration_weight": -1.0}])
 def test_wrong_numbers(options, decoded, pictures):
     with pytest.raises(ValueError, match="weights must be finite and not negative"):
-        two_phase_losses(decoded(), pictures, TARGETS, **options)
+        next(two_phase_losses(decoded(), pictures, TARGETS, **options))

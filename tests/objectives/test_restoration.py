@@ -1,5 +1,7 @@
 """The objective of a feature pyramid decoder: which phase it is in, and what it needs."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -44,8 +46,8 @@ def test_without_an_attack_it_undoes_noise(decoder):
     found = losses(decoder, noise=0.05, threshold=1e6)["loss"]
     decoder.load_state_dict(state)
     noisy = add_uniform_noise(IMAGES, 0.05, seed=3)
-    expected = two_phase_losses(decoder, IMAGES, TARGETS, noisy=noisy, threshold=1e6)["loss"]
-    assert torch.equal(found, expected)
+    [expected] = two_phase_losses(decoder, IMAGES, TARGETS, noisy=noisy, threshold=1e6)
+    assert torch.equal(found, expected["loss"])
 
 
 def test_it_learns_under_attack(decoder):
@@ -58,6 +60,50 @@ def test_it_learns_under_attack(decoder):
         values.append(float(found["loss"].detach()))
     assert values[-1] < 0.8 * values[0]
     assert decoder.training
+
+
+def taken(decoder, **options):
+    """What two batches that train like this give, update by update."""
+    objective = choose_objective({"name": "restoration", **options})
+    optimizer, found = torch.optim.SGD(decoder.parameters(), 0.05), []
+    for _ in range(2 * objective.replays):
+        given = objective(decoder, IMAGES, TARGETS, seed=3)
+        optimizer.zero_grad()
+        given["loss"].backward()
+        optimizer.step()
+        found.append({name: float(value.detach()) for name, value in given.items()})
+    return found
+
+
+@pytest.mark.parametrize("second", ["detached", "recomputed"])
+def test_second_phase_may_be_an_update_of_its_own(second, decoder):
+    first, then, third, _ = taken(decoder, second=second, threshold=1e6)
+    assert first.keys() == third.keys() == {"loss", "gate", "restoration", "classification"}
+    assert then.keys() == {"loss", "second_classification", "second_restoration"}
+    parts = then["second_classification"] + then["second_restoration"]
+    assert then["loss"] == pytest.approx(parts, rel=1e-5)
+    assert third["loss"] < first["loss"]
+
+
+def test_own_second_phase_takes_the_image_as_it_was_or_restores_it_again(decoder):
+    """Only the restoration learns, so that what is classified second is all that differs."""
+    options = {"classification_weight": 0.0, "threshold": 1e6}
+    start, found = copy.deepcopy(decoder.state_dict()), {}
+    for second in ("none", "detached", "recomputed"):
+        decoder.load_state_dict(start)
+        found[second] = taken(decoder, second=second, **options)
+    assert found["none"][0] == found["detached"][0] == found["recomputed"][0]
+    assert found["detached"][1] != found["recomputed"][1]
+
+
+def test_closed_gate_leaves_the_second_update_empty(decoder):
+    objective = choose_objective({"name": "restoration", "second": "detached", "threshold": 1e-6})
+    objective(decoder, IMAGES, TARGETS, seed=3)["loss"].backward()
+    decoder.zero_grad()
+    then = objective(decoder, IMAGES, TARGETS, seed=3)
+    then["loss"].backward()
+    assert then.keys() == {"loss"} and all(p.grad is None for p in decoder.parameters())
+    assert "gate" in objective(decoder, IMAGES, TARGETS, seed=3)
 
 
 def test_what_it_needs(decoder):

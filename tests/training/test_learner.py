@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -188,6 +189,19 @@ def test_a_figure_that_only_some_batches_have_is_averaged_over_these():
     made.step(IMAGES[:2], TARGETS[:2], rows=ROWS[:2])
     curves = made.finish_epoch({"validation_clean_accuracy": 0.0})
     assert curves["gate"] == pytest.approx(6 / 8) and curves["classification"] == 3
+
+
+def test_speed_is_that_of_the_batches_without_what_comes_after_them(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    made = learner()
+    made.begin_epoch()
+    steps(made, 2)
+    now = 4.0
+    made.end_batches()
+    now = 100.0
+    curves = made.finish_epoch({"validation_clean_accuracy": 0.0})
+    assert curves["images_per_second"] == 2 * len(IMAGES) / 4
 
 
 def test_the_density_of_masks_is_a_curve():
