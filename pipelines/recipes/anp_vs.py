@@ -127,7 +127,7 @@ ANP_VS_MNIST_SMALL = ReproduceAnpVsRecipe(
         PruningConfig(
             method={"name": "gates", "kl_scales": {"conv1": 10.0, "conv2": 4.0}},
             attack={"name": "pgd", **_SMALL_ATTACK, "keep": "last"},
-            epochs=20,
+            epochs=16,
             initial_keep_probability=0.9,
             gate_delay_epochs=2.0,
             kl_weight=8.0,
