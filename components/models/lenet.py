@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from components.models.pooling import MaxPool
 from components.models.units import Cut, Place, Units, Whole
 from components.tensors import Images, Logits
 
@@ -39,7 +40,7 @@ class LeNet5(nn.Module):
         conv1, conv2, flat, dense = widths
         self.conv1 = nn.Conv2d(in_channels, conv1, 5)
         self.conv2 = nn.Conv2d(conv1, conv2, 5)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = MaxPool()
         self.register_buffer("positions", torch.arange(flat))
         self.positions: Tensor
         self.dense3 = nn.Linear(flat, dense)
