@@ -15,6 +15,9 @@ from components.models.weights import WORDS as WORDS
 
 _FORMAT = 1
 
+STAGES_KEPT = 20
+"""Stages before a checkpoint's own that its provenance tells of."""
+
 
 class IncompatibleCheckpoint(ValueError):
     """A folder that is no checkpoint, or one whose weights do not fit its words."""
@@ -68,10 +71,18 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def provenance_of(initial: Path | None) -> dict[str, Any]:
-    """Give what a checkpoint's provenance says of the one it started from; nothing for none."""
+    """Give what a checkpoint's provenance says of the one it started from; nothing for none.
+
+    A model that goes on learning for years keeps the record of its latest stages. The oldest of
+    them names what it started from, which has a record of its own.
+    """
     if initial is None:
         return {}
-    return {"initial": hash_checkpoint(initial), "before": read_provenance(initial)}
+    stage = before = read_provenance(initial)
+    for _ in range(STAGES_KEPT - 1):
+        stage = stage.get("before", {})
+    stage.pop("before", None)
+    return {"initial": hash_checkpoint(initial), "before": before}
 
 
 def hash_checkpoint(folder: Path) -> str:

@@ -10,11 +10,13 @@ from safetensors.torch import load, save_file
 from components.defences import DEFENCES
 from components.models.build import build_model
 from components.models.checkpoint import (
+    STAGES_KEPT,
     WEIGHTS,
     WORDS,
     IncompatibleCheckpoint,
     hash_checkpoint,
     load_checkpoint,
+    provenance_of,
     read_provenance,
     save_checkpoint,
 )
@@ -71,6 +73,18 @@ def test_nothing_in_the_folder_needs_unpickling(folder):
 
 def test_provenance_comes_back(folder):
     assert read_provenance(folder) == PROVENANCE
+
+
+def test_record_of_a_model_that_learns_for_years_does_not_grow(tmp_path, make_spec):
+    model, folder, stages = build_model(make_spec()), None, 0
+    for night in range(STAGES_KEPT + 5):
+        provenance = {"stage": f"night {night}", **provenance_of(folder)}
+        folder = tmp_path / str(night)
+        save_checkpoint(model, folder, provenance=provenance)
+    while provenance := provenance.get("before"):
+        oldest, stages = provenance, stages + 1
+    assert stages == STAGES_KEPT and oldest["stage"] == "night 4"
+    assert oldest["initial"] == hash_checkpoint(tmp_path / "3")
 
 
 def test_weights_of_the_file_win(folder):
