@@ -125,16 +125,16 @@ ANP_VS_MNIST_SMALL = ReproduceAnpVsRecipe(
         # have begun to withstand the attack, and are pressed harder, most of all where few units
         # are most of the operations.
         PruningConfig(
-            method={"name": "gates", "kl_scales": {"conv1": 10.0, "conv2": 4.0}},
+            method={"name": "gates", "kl_scales": {"conv1": 8.0, "conv2": 3.0}},
             attack={"name": "pgd", **_SMALL_ATTACK, "keep": "last"},
             epochs=16,
             initial_keep_probability=0.9,
             gate_delay_epochs=2.0,
-            kl_weight=8.0,
+            kl_weight=7.0,
             vulnerability_weight=1e-3,
             gate_learning_rate=5e-2,
             learning_rate=2e-3,
-            drops=(0.6, 0.85),
+            drops=(0.55, 0.8),
         ),
         _SMALL_ATTACK,
         suppression=1e-3,
