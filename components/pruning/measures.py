@@ -26,10 +26,11 @@ class Columns:
     """What Madaan et al., 2020, https://arxiv.org/abs/1908.04355, report of a model, and more.
 
     Attributes:
-        clean_accuracy: share of images right without an attack.
+        clean_accuracy: share of all test images right without an attack.
+        attacked_images: how many of them the other columns are of.
         white_box_accuracy: under an attack along the model's own gradients.
         black_box_accuracy: under images that were crafted on the source model.
-        white_box_vulnerability: mean movement of latent features under the former, over all test
+        white_box_vulnerability: mean movement of latent features under the former, over all these
             images. Units that were cut out count as units that do not move, as published.
         black_box_vulnerability: likewise, under the latter.
         memory_percent: of the source model's, by the published count.
@@ -45,6 +46,7 @@ class Columns:
     """
 
     clean_accuracy: float
+    attacked_images: int
     white_box_accuracy: float
     black_box_accuracy: float
     white_box_vulnerability: float
@@ -76,20 +78,24 @@ def measure_columns(
     Args:
         model: on the images' device; left as it was.
         source: full, of the same architecture, with other initial weights.
-        images: float32 in [0, 1].
+        images: float32 in [0, 1]; clean accuracy is that of all.
         labels: the true classes.
-        white_box: the images after an attack on the model, see `attack_images`.
-        black_box: the images after the same attack on the source.
+        white_box: the images, or the first of them, after an attack on the model, see
+            `attack_images`.
+        black_box: the same ones after the same attack on the source.
         batch_size: images per forward pass.
     """
     with untouched(model), torch.no_grad():
         clean = torch.cat([model(batch).argmax(1) for batch in images.split(batch_size)])
+        right = float((clean == labels).double().mean())
+        images, labels = images[: len(white_box)], labels[: len(white_box)]
         white = _compare(model, images, white_box, batch_size)
         black = _compare(model, images, black_box, batch_size)
     left = _shares_left(model, source, images[:1])
     layers = (white.moved * left).tolist()
     return Columns(
-        clean_accuracy=float((clean == labels).double().mean()),
+        clean_accuracy=right,
+        attacked_images=len(images),
         white_box_accuracy=float((white.predictions == labels).double().mean()),
         black_box_accuracy=float((black.predictions == labels).double().mean()),
         white_box_vulnerability=sum(layers) / len(layers),

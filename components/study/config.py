@@ -32,7 +32,7 @@ class ReproductionConfig(StudyConfig):
         table: the published one, whose numbers stand beside ours.
         attack: of the white-box columns, and of the black-box ones on the source model.
         num_images: how many test images are attacked for them, the first of the split; 0 takes
-            all. The evaluation has a number of its own.
+            all, as clean accuracy does. The evaluation has a number of its own.
         batch_size: images per attack.
     """
 

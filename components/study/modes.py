@@ -41,17 +41,18 @@ def measure_modes(
         target: receives a folder for each mode, of what `evaluate` writes and ``columns.json``.
         run: gets the figures and the progress.
     """
-    shown = read_dataset(data, num_images=settings.num_images)
+    shown = read_dataset(data)
+    first = slice(settings.num_images or None)
     attacked = read_dataset(data, num_images=evaluation.num_images)
     source_model = load_checkpoint(source).to(best_device())
-    total = (len(models) + 1) * len(shown.images)
+    total = (len(models) + 1) * len(shown.images[first])
     with run.progress(total, "images attacked for the published columns") as progress:
 
         def attack(model: Model) -> Images:
             crafted = attack_images(
                 model,
-                shown.images,
-                shown.labels,
+                shown.images[first],
+                shown.labels[first],
                 attack=settings.attack,
                 batch_size=settings.batch_size,
             )

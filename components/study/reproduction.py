@@ -15,7 +15,7 @@ from components.study.published import COLUMNS, MODES, PUBLISHED
 from components.study.tabulate import TRUSTS, Repeated, read_repeated
 
 REPRODUCTION = "reproduction.json"
-SCHEMA = 1
+SCHEMA = 2
 
 _SHARES = ("clean_accuracy", "white_box_accuracy", "black_box_accuracy")  # printed in percent
 
@@ -80,6 +80,7 @@ class Reproduction:
         epsilon: its radius in pixel units.
         attacks: of the evaluation, by name.
         num_images: that the evaluation attacked.
+        column_images: that the published columns' attacks attacked; clean accuracy is of all.
         seeds: how many.
         rows: one for each mode.
     """
@@ -89,6 +90,7 @@ class Reproduction:
     epsilon: float
     attacks: tuple[str, ...]
     num_images: int
+    column_images: int
     seeds: int
     rows: tuple[ModeRow, ...]
 
@@ -123,6 +125,7 @@ def reproduce(table: str, measured: Sequence[Path]) -> Reproduction:
         epsilon=first.epsilon,
         attacks=tuple(dict.fromkeys(attack.name for attack in first.attacks)),
         num_images=first.robust_accuracy.num_images,
+        column_images=_read_columns(measured[0] / modes[0])["attacked_images"],
         seeds=len(measured),
         rows=tuple(_row(mode, PUBLISHED[table].get(mode), measured) for mode in modes),
     )
@@ -153,10 +156,7 @@ def load_reproduction(folder: Path) -> Reproduction:
 
 
 def _row(mode: str, published: tuple[float, ...] | None, measured: Sequence[Path]) -> ModeRow:
-    columns = [
-        json.loads((folder / mode / COLUMNS_FILE).read_text(encoding="utf-8"))
-        for folder in measured
-    ]
+    columns = [_read_columns(folder / mode) for folder in measured]
     reports = [load_report(folder / mode)[0] for folder in measured]
     names = (*COLUMNS, "zero_weights_percent", "parameters")
     first = columns[0]
@@ -176,6 +176,10 @@ def _row(mode: str, published: tuple[float, ...] | None, measured: Sequence[Path
         gates={name: tuple(units) for name, units in first["gates"].items()},
         units=first["units"],
     )
+
+
+def _read_columns(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / COLUMNS_FILE).read_text(encoding="utf-8")))
 
 
 def _printed(name: str, value: float) -> float:

@@ -67,6 +67,20 @@ def test_columns_are_those_of_all_images_at_once(make_model, images, labels):
     assert (found.memory_percent, found.flops_ratio, found.sparsity_percent) == (100, 1, 0)
 
 
+@torch.no_grad()
+def test_clean_accuracy_is_that_of_all_images_and_the_rest_of_those_attacked(make_model, images):
+    model, source, attacked = make_model(), make_model(), images[:5]
+    labels = model(images).argmax(1)
+    labels[:2] = (labels[:2] + 1) % 10
+    found = measure_columns(
+        model, source, images, labels, white_box=attacked, black_box=1 - attacked
+    )
+    assert found.attacked_images == 5
+    assert found.clean_accuracy == pytest.approx(14 / 16)
+    assert found.white_box_accuracy == pytest.approx(3 / 5)
+    assert found.white_box_vulnerability == 0 < found.black_box_vulnerability
+
+
 @pytest.mark.parametrize(
     ("widths", "memory", "flops", "sparsity"),
     [((13, 20, 99, 30), 9.496, 3.751, 88.175), ((13, 25, 156, 54), 11.034, 3.182, 81.898)],

@@ -67,6 +67,7 @@ def test_every_mode_has_its_columns_and_an_honest_report(measured):
     assert pruned["sparsity_percent"] == pytest.approx(88.175, abs=1e-3)
     assert pruned["gates"] == {"conv1": [0.0, 0.5, 1.0, 0.97]}
     assert columns(measured[0], "at")["gates"] == {}
+    assert pruned["attacked_images"] == SETTINGS.num_images
     report, samples = load_report(measured[0] / "anp_vs")
     assert report.title == "anp_vs" and samples.num_rows == 20
 
@@ -94,8 +95,8 @@ def test_a_reproduction_survives_its_file(measured, tmp_path):
     save_reproduction(found, tmp_path)
     assert load_reproduction(tmp_path) == found
     text = (tmp_path / "reproduction.json").read_text()
-    (tmp_path / "reproduction.json").write_text(text.replace('"schema": 1', '"schema": 9'))
-    with pytest.raises(ValueError, match="has schema 9, this version reads 1"):
+    (tmp_path / "reproduction.json").write_text(text.replace('"schema": 2', '"schema": 9'))
+    with pytest.raises(ValueError, match="has schema 9, this version reads 2"):
         load_reproduction(tmp_path)
 
 
