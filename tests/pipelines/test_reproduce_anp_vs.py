@@ -104,6 +104,7 @@ def test_terminal_table_fits_eighty_columns(seeds):
         epsilon=0.3,
         attacks=("apgd", "apgd_targeted"),
         num_images=2000,
+        column_images=2000,
         seeds=seeds,
         rows=rows,
     )
