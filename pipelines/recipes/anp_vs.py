@@ -108,7 +108,7 @@ ANP_VS_MNIST = ReproduceAnpVsRecipe(
 _SMALL_ATTACK = {"epsilon": 0.3, "step_size": 0.1, "steps": 5}
 
 ANP_VS_MNIST_SMALL = ReproduceAnpVsRecipe(
-    about="the same on a short schedule: two hours or so",
+    about="the same on a short schedule: two or three hours",
     data=_MNIST,
     **_modes(
         TrainingConfig(
