@@ -80,7 +80,7 @@ class Reproduction:
         epsilon: its radius in pixel units.
         attacks: of the evaluation, by name.
         num_images: that the evaluation attacked.
-        column_images: that the published columns' attacks attacked; clean accuracy is of all.
+        column_images: attacked for the published columns; clean accuracy is of all.
         seeds: how many.
         rows: one for each mode.
     """
