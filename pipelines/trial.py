@@ -1,7 +1,7 @@
 """Try the choices of a recipe on a toy image and a toy model, in milliseconds."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from components.defences import DEFENCES
 from components.defences.defended import honest_view
 from components.models import BACKBONES
 from components.models.build import ModelSpec, build_model
+from components.models.units import check_narrowable
 from components.models.weights import divide_choice
 from components.objectives import choose_objective
 from components.pruning.config import PruningConfig
@@ -25,7 +26,8 @@ from components.training.schedules import SCHEDULES, Moment
 _IMAGES = torch.full((2, 1, 8, 8), 0.5)
 _LABELS = torch.tensor([0, 1])
 _REPETITIONS = ("steps", "queries", "restarts", "search_steps", "trials", "samples")
-_BLOCKS = ("levels", "denoise_at")  # name parts of the real network, which the toy does not have
+# These name parts of the real network, which the toy does not have.
+_BLOCKS = ("levels", "denoise_at", "layer")
 _TARGETS = torch.eye(4)[_LABELS]  # as many classes as the most demanding loss needs
 
 
@@ -36,11 +38,12 @@ def try_source(choice: Choice) -> None:
 
 def try_backbone(choice: Choice) -> None:
     """Build a backbone without its weights' memory, and without downloading any."""
-    choice, _ = divide_choice(choice)
-    given = {"pretrained": False} if "pretrained" in choice else {}
-    build = choose(BACKBONES, {**choice, **given}, given=("image_size",))
+    choice, source = divide_choice(choice)
+    build = choose(BACKBONES, choice, given=("image_size",))
     with torch.device("meta"):
-        build(len(_TARGETS[0]), _IMAGES.shape[1])
+        network = build(len(_TARGETS[0]), _IMAGES.shape[1])
+    if source.units is not None:
+        check_narrowable(network)
 
 
 def try_defence(choice: Choice) -> None:
@@ -58,13 +61,18 @@ def try_attack(choice: Choice) -> None:
 
 
 def try_objective(choice: Choice, defences: Sequence[Choice] = ()) -> None:
-    """Take the objective's losses on the toy model, which wears the stage's defences."""
+    """Take the objective's losses on the toy model, which wears the stage's defences.
+
+    Where objectives take turns, each of them has its own.
+    """
     model = _toy()
     for defence in defences:
         model = _wear(model, defence)
-    objective = choose_objective(choice)
+    choose_objective(choice)  # refuses names of blocks where there can be none
+    objective = choose_objective(_toyish(choice))
     objective.prepare(model)
-    objective(model.train(), _IMAGES, _TARGETS, seed=0)
+    for epoch in (0, *_turns(choice)):
+        objective(model.train(), _IMAGES, _TARGETS, seed=0, epoch=epoch)
 
 
 def try_method(choice: Choice) -> None:
@@ -99,15 +107,35 @@ def try_augmentation(choice: Choice) -> None:
 
 
 def _wear(model: nn.Module, choice: Choice) -> nn.Module:
-    toyish = {key: value for key, value in choice.items() if key not in _BLOCKS}
-    return choose(DEFENCES, toyish)(model)
+    choose(DEFENCES, choice)  # refuses names of blocks where there can be none
+    return choose(DEFENCES, _toyish(choice))(model)
+
+
+def _toyish(choice: Choice) -> Choice:
+    """Leave out what names blocks, also in what the choice chooses."""
+    return {
+        key: _toyish(value) if isinstance(value, Mapping) else value
+        for key, value in choice.items()
+        if key not in _BLOCKS
+    }
+
+
+def _turns(choice: Choice) -> Iterator[int]:
+    """Give the epochs in which another objective takes over."""
+    for key, value in choice.items():
+        if isinstance(value, Mapping):
+            yield from _turns(value)
+        elif key == "epochs":
+            yield value
 
 
 def _toy() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         convolution = nn.Conv2d(_IMAGES.shape[1], 2, 3, stride=2, padding=1)
-        head = nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32, len(_TARGETS[0]))
-        toy = nn.Sequential(convolution, nn.ReLU(), *head)
+        # Maps of two sizes, as a pyramid needs, and a head that reads their mean, as cam does.
+        pools = nn.AdaptiveAvgPool2d(4), nn.AdaptiveAvgPool2d(1)
+        head = nn.Flatten(), nn.Linear(2, len(_TARGETS[0]))
+        toy = nn.Sequential(convolution, nn.ReLU(), *pools, *head)
         toy.latent_features = ("1",)  # type: ignore[assignment]
         return toy

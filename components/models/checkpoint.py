@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from components.models.build import Model, ModelSpec, build_model
 from components.models.weights import WEIGHTS as WEIGHTS
@@ -30,19 +31,43 @@ def save_checkpoint(model: Model, folder: Path, *, provenance: Mapping[str, Any]
         model: what to save; it may be on any device.
         folder: receives ``weights.safetensors`` and ``model.json``.
         provenance: where the weights come from, in JSON's types: stage, settings, data.
+
+    Raises:
+        OSError: there is no room, or no right to write; a checkpoint that was there is intact.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.network.state_dict().items()}
     words = {
         "format": _FORMAT,
         "spec": json.loads(model.spec.to_json()),
         "provenance": dict(provenance),
     }
-    text = json.dumps(words, indent=2)
-    # The words go last, and old ones first: a folder with `model.json` is a complete checkpoint.
-    (folder / WORDS).unlink(missing_ok=True)
-    save_file(weights, folder / WEIGHTS)
-    (folder / WORDS).write_text(text, encoding="utf-8")
+    contents = {WEIGHTS: save(weights), WORDS: json.dumps(words, indent=2).encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder, contents)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write the checkpoint {folder}: {error.strerror}; make room and start again",
+        ) from error
+
+
+def _replace(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Put a checkpoint's files in the place of old ones once all of them are whole on disk."""
+    unfinished = {name: folder / f".{name}.unfinished" for name in contents}
+    try:
+        for name, content in contents.items():
+            with unfinished[name].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        # Old words go first and new ones come last: a folder with them is a complete checkpoint.
+        (folder / WORDS).unlink(missing_ok=True)
+        for name in (WEIGHTS, WORDS):
+            unfinished[name].replace(folder / name)
+    finally:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> Model:

@@ -1,7 +1,7 @@
 """ConvNeXt-tiny read out by dense layers or ML-Decoder, without its last normalisation."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -29,6 +29,24 @@ class ConvNeXt(nn.Module):
         self.trunk, self.head, self.head_layers = trunk, head, head_layers
         self.pretrained_cfg: object = None
 
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Give the weights of timm's network for the trunk, and the head's own.
+
+        Args:
+            state: tensors by name, of a file.
+
+        Returns:
+            Tensors by this network's names and in its shapes; None if they are not timm's.
+        """
+        adapt: Any = self.trunk.adapt_weights
+        adapted = adapt(state)
+        if adapted is None:
+            return None
+        self.pretrained_cfg = self.trunk.pretrained_cfg
+        trunk = {name: value for name, value in adapted.items() if not name.startswith("head.")}
+        parts = {"trunk": trunk, "head": self.head.state_dict()}
+        return {f"{part}.{name}": parts[part][name] for part in parts for name in parts[part]}
+
     def forward_features(self, images: Images) -> Tensor:
         """Give the last feature map, a thirty-second as high and wide as the images.
 
@@ -54,6 +72,7 @@ def convnext_tiny(
     pretrained: bool = False,
     depths: Sequence[int] = FULL_DEPTHS,
     widths: Sequence[int] = FULL_WIDTHS,
+    image_size: tuple[int, ...] | None = None,
 ) -> ConvNeXt:
     """Build ConvNeXt-tiny with a head of Pei et al., 2022, https://arxiv.org/abs/2205.10617.
 
@@ -68,16 +87,19 @@ def convnext_tiny(
         pretrained: start the trunk from timm's weights, which are downloaded.
         depths: number of blocks in each stage.
         widths: channels of each stage.
+        image_size: height and width of the images; None is any.
 
     Raises:
         ValueError: depths or widths are not four positive numbers, or other than timm's although
-            its weights are wanted, or these cannot be had.
+            its weights are wanted, or these cannot be had, or the images are smaller than 32 x 32.
     """
     for name, numbers in (("depths", depths), ("widths", widths)):
         if len(numbers) != 4 or min(numbers) < 1:
             raise ValueError(f"{name} must be 4 positive numbers, got {list(numbers)}")
     if pretrained and (tuple(depths), tuple(widths)) != (FULL_DEPTHS, FULL_WIDTHS):
         raise ValueError("pretrained weights fit no other depths and widths than those by default")
+    if image_size is not None and min(image_size) < _STRIDE:
+        raise ValueError(f"convnext_tiny takes images of at least 32 x 32 pixels, got {image_size}")
     trunk = load_timm(
         "convnext_tiny",
         pretrained=pretrained,

@@ -16,9 +16,13 @@ from torch.utils._pytree import tree_leaves
 from components.attacks.gradients import untouched
 from components.models.build import Model
 
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish)
+_ACTIVATIONS = (
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.Mish),
+    *(nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Tanh),
+)
+_TIMM_ACTIVATIONS = "timm.layers.activations"  # by its name, since timm takes seconds to load
 _WARM_UP, _TIMED = 3, 15
-_LayerCost = Callable[[nn.Module, Tensor], int]
+_LayerCost = Callable[[nn.Module, tuple[Any, ...], Tensor], int]
 
 
 def costs(model: Model) -> dict[str, int]:
@@ -120,18 +124,22 @@ def _tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _layer_flops(layer: nn.Module, output: Tensor) -> int:
+def _layer_flops(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> int:
     if isinstance(layer, (nn.Conv2d, nn.Linear)):
         terms = layer.weight[0].numel()  # so many products, and one sum fewer
         return output.numel() * (2 * terms - 1 + (layer.bias is not None))
+    if isinstance(layer, nn.ConvTranspose2d):
+        # Each input has so many products, of which padding crops some as it adds some elsewhere.
+        products = inputs[0].numel() * layer.weight[0].numel()
+        return 2 * products - output.numel() * (1 - (layer.bias is not None))
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
         return output.numel() * _area(layer.kernel_size)
-    if isinstance(layer, _ACTIVATIONS):
+    if isinstance(layer, _ACTIVATIONS) or type(layer).__module__.startswith(_TIMM_ACTIVATIONS):
         return output.numel()
     return 0
 
 
-def _layer_memory(layer: nn.Module, output: Tensor) -> int:
+def _layer_memory(layer: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> int:
     if isinstance(layer, nn.Conv2d):
         places = output.shape[-2] * output.shape[-1]
         unfolded = layer.in_channels * _area(layer.kernel_size) * places
@@ -151,8 +159,8 @@ def _sum_over_layers(model: nn.Module, image_shape: tuple[int, ...], cost: _Laye
     """Pass one black image through and add up what each call of a layer costs."""
     calls: list[int] = []
 
-    def record(layer: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        calls.append(cost(layer, output))
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls.append(cost(layer, inputs, output))
 
     device = next(model.parameters()).device
     with _watched(model, record), torch.no_grad():

@@ -99,19 +99,28 @@ class LeNet5(nn.Module):
         return self.dense4(self.relu(self.dense3(features)))
 
 
-def lenet5(num_classes: int, in_channels: int, *, widths: Sequence[int] = FULL_WIDTHS) -> LeNet5:
+def lenet5(
+    num_classes: int,
+    in_channels: int,
+    *,
+    widths: Sequence[int] = FULL_WIDTHS,
+    image_size: tuple[int, ...] | None = None,
+) -> LeNet5:
     """Build LeNet-5, full or with the widths that pruning left.
 
     Weights start from Glorot's uniform distribution, as in the published code; biases from zero.
 
     Raises:
-        ValueError: the widths are not four positive numbers that fit together.
+        ValueError: the widths are not four positive numbers that fit together, or the images
+            are not 28 x 28.
     """
     if len(widths) != 4 or min(widths) < 1 or widths[2] > widths[1] * POSITIONS:
         raise ValueError(
             "widths must be four positive numbers, the third at most 16 times the second, "
             f"got {tuple(widths)}"
         )
+    if image_size is not None and tuple(image_size) != (28, 28):
+        raise ValueError(f"lenet5 takes images of 28 x 28 pixels, got {image_size}")
     network = LeNet5(num_classes, in_channels, tuple(widths))
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):

@@ -1,10 +1,12 @@
 """Any timm classifier by name."""
 
 import difflib
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def timm_model(
@@ -55,9 +57,17 @@ def timm_model(
 def load_timm(model: str, *, pretrained: bool, **options: Any) -> Any:
     """Create a network of timm, with its weights if they are wanted.
 
+    It has a function `adapt_weights` to which those of a file may be given.
+
     Raises:
         ValueError: timm does not know the name, or there are no weights or they cannot be had.
     """
+    network = _create(model, pretrained=pretrained, **options)
+    network.adapt_weights = partial(_adapt, model, options)
+    return network
+
+
+def _create(model: str, *, pretrained: bool, **options: Any) -> Any:
     import timm  # takes seconds to load, and most steps never need it
 
     known = known_model(model)
@@ -68,6 +78,8 @@ def load_timm(model: str, *, pretrained: bool, **options: Any) -> Any:
             f"timm has no weights for {model!r}; leave pretrained out, or give those of a file as "
             "weights"
         )
+    if torch.empty(0).is_meta:  # a network that is only tried has no memory for weights
+        return timm.create_model(model, pretrained=False, **options)
     try:
         return timm.create_model(model, pretrained=True, **options)
     except Exception as error:  # whatever a network may answer
@@ -75,8 +87,43 @@ def load_timm(model: str, *, pretrained: bool, **options: Any) -> Any:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"the weights of {model} cannot be had from {place} ({reason}); download them where "
-            "there is a network and give the file's path or s3:// address as weights"
+            "there is a network and give the file's path or s3:// address as weights "
+            "in place of pretrained, with reset_head for other classes"
         ) from error
+
+
+def _adapt(
+    model: str, options: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Tensor] | None:
+    """Do to the weights of a file what timm does to those it downloads.
+
+    It knows older names, and fits the first convolution to other channels and the positions to
+    another size of images.
+
+    Args:
+        model: timm's name of the network.
+        options: what the network was created with.
+        state: tensors by name; they are left as they are.
+
+    Returns:
+        Tensors by the network's names and in its shapes, but for the classifier, which is that of
+        the file; None if they are of another network.
+    """
+    import timm
+
+    known = known_model(model)
+    classifier = state.get(f"{known.classifier}.weight")
+    # With the file's classes nothing is left out; timm would leave out a classifier without a word.
+    num_classes = known.num_classes if classifier is None else len(classifier)
+    source = {"state_dict": dict(state), "num_classes": num_classes}
+    options = {**options, "num_classes": num_classes}
+    try:
+        network = timm.create_model(
+            model, pretrained=True, pretrained_cfg_overlay=source, **options
+        )
+    except Exception:  # whatever weights of another network may provoke
+        return None
+    return dict(network.state_dict())
 
 
 def _activation(model: str, activation: str) -> type[nn.Module]:

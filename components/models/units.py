@@ -115,12 +115,27 @@ def cut_units(
     return tuple(replace(group, count=len(kept[group.name])) for group in units)
 
 
+def check_narrowable(network: nn.Module) -> None:
+    """Refuse numbers of units for a network that is built with fewer of them.
+
+    Raises:
+        ValueError: its widths say how many there are.
+    """
+    if hasattr(network, "declare_units"):
+        raise ValueError(
+            f"units fit no {type(network).__name__}, of which pruning leaves narrower widths; give "
+            "those as widths"
+        )
+
+
 def narrow(network: nn.Module, units: tuple[Units, ...], counts: Mapping[str, int]) -> None:
     """Leave a network so many of its units, whichever, and let it keep a note of them.
 
     Raises:
-        ValueError: the names are not those of the units, or there are not so many.
+        ValueError: the names are not those of the units, or there are not so many, or the network
+            is narrowed by its widths.
     """
+    check_narrowable(network)
     full = {group.name: group.count for group in units}
     if counts.keys() != full.keys():
         wrong = sorted(counts.keys() ^ full.keys())

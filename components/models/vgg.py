@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from components.models.gating import PlacedLayer
 from components.models.units import Cut, Place, Units, Whole
 from components.tensors import Images, Logits
 
@@ -85,23 +86,35 @@ class VGG16(nn.Module):
         for number, (name, after) in enumerate(zip(_CONVOLUTIONS, self.after, strict=True), 1):
             convolved = self.get_submodule(name)(features)
             features = after(self.relu(self.get_submodule(f"bn{number}")(convolved)))
-        features = self.dense14(self.dropout(features.flatten(1)))
-        return self.dense15(self.dropout(self.relu(self.bn14(features))))
+        # A gate is noise enough: where there is one, it takes the place of the dropout.
+        gated = isinstance(self.dense14, PlacedLayer)
+        drop = nn.Identity() if gated else self.dropout
+        features = self.dense14(drop(features.flatten(1)))
+        return self.dense15(drop(self.relu(self.bn14(features))))
 
 
-def vgg16(num_classes: int, in_channels: int, *, widths: Sequence[int] = FULL_WIDTHS) -> VGG16:
+def vgg16(
+    num_classes: int,
+    in_channels: int,
+    *,
+    widths: Sequence[int] = FULL_WIDTHS,
+    image_size: tuple[int, ...] | None = None,
+) -> VGG16:
     """Build VGG16, full or with the widths that pruning left.
 
     Weights and biases start from Glorot's uniform distribution, as in the published code.
 
     Raises:
-        ValueError: the widths are not fifteen positive numbers that fit together.
+        ValueError: the widths are not fifteen positive numbers that fit together, or the images
+            are not 32 x 32.
     """
     if len(widths) != 15 or min(widths) < 1 or widths[12] != widths[13]:
         raise ValueError(
             "widths must be fifteen positive numbers, the thirteenth and fourteenth alike, "
             f"got {list(widths)}"
         )
+    if image_size is not None and tuple(image_size) != (32, 32):
+        raise ValueError(f"vgg16 takes images of 32 x 32 pixels, got {image_size}")
     network = VGG16(num_classes, in_channels, tuple(widths))
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -73,6 +73,9 @@ def divide_choice(choice: Choice) -> tuple[Choice, Source]:
 def take_weights(backbone: nn.Module, source: Source) -> Normalisation | None:
     """Load weights into a backbone, all of them or none.
 
+    A network may have a function `adapt_weights` for files that do not fit as they are: it gives
+    the tensors that the network would have from them, or None for those of another network.
+
     Of a torch file only tensors are read; it may hold them in a dictionary of ``state_dict``,
     ``model_state_dict``, ``model`` or ``net``, and under names that begin with ``module.``.
 
@@ -84,11 +87,13 @@ def take_weights(backbone: nn.Module, source: Source) -> Normalisation | None:
     """
     content, words = _read(source.address)
     state = _tensors(content, source.address)
-    expected, origin = published_normalisation(backbone), source.address
-    if words is not None:
+    own, head = backbone.state_dict(), head_layers(backbone)
+    if words is None:
+        state = _adapted(backbone, state)
+        expected, origin = published_normalisation(backbone), source.address
+    else:
         state, expected = _network_of(state, words, source.address)
         origin = f"{source.address} with the backbone {json.dumps(words['spec']['backbone'])}"
-    own, head = backbone.state_dict(), head_layers(backbone)
     if source.reset_head and not head:
         raise ValueError(f"reset_head fits no {type(backbone).__name__}: it does not name its head")
     if source.reset_head:
@@ -100,6 +105,24 @@ def take_weights(backbone: nn.Module, source: Source) -> Normalisation | None:
     _check_fit(own, state, head, origin)
     backbone.load_state_dict(state)
     return expected
+
+
+def _adapted(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give weights as the backbone would have them, where it can tell and they are not so yet."""
+    adapt, head = getattr(backbone, "adapt_weights", None), head_layers(backbone)
+    own = backbone.state_dict()
+    if adapt is None or _shapes(own, head) == _shapes(state, head):
+        return state
+    return adapt(state) or state
+
+
+def _shapes(state: Mapping[str, Tensor], head: Iterable[str]) -> dict[str, torch.Size]:
+    """Give the shapes of what files of one network, for whatever classes, have in common."""
+    return {
+        name: value.shape
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked") and not _within(name, head)
+    }
 
 
 def published_normalisation(backbone: nn.Module) -> Normalisation | None:

@@ -109,6 +109,22 @@ def test_wrong_words(changes, message, make_spec):
 
 
 @pytest.mark.parametrize(
+    ("backbone", "size", "message"),
+    [
+        ("lenet5", 32, r"lenet5 takes images of 28 x 28 pixels, got \(32, 32\)"),
+        ("vgg16", 28, r"vgg16 takes images of 32 x 32 pixels, got \(28, 28\)"),
+        ("convnext_tiny", 31, r"takes images of at least 32 x 32 pixels, got \(31, 31\)"),
+    ],
+)
+def test_images_that_the_backbone_does_not_take(backbone, size, message, make_spec):
+    spec = make_spec(backbone={"name": backbone}, image_shape=(2, size, size))
+    with pytest.raises(ValueError, match=message):
+        build_model(spec)
+    with pytest.raises(ValueError, match="has no option 'image_size'"):
+        build_model(make_spec(backbone={"name": backbone, "image_size": [size, size]}))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"backbone": "lenet6"}, "unknown name 'lenet6'"),

@@ -1,7 +1,10 @@
 """A checkpoint is a folder that rebuilds its model bit for bit, or is refused."""
 
+import errno
 import json
+import resource
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -104,17 +107,42 @@ def test_saving_anew_replaces_the_old(folder, make_spec):
     assert torch.equal(loaded(images()), model.eval()(images()))
 
 
-def test_a_save_cut_short_leaves_no_checkpoint(folder, make_spec, monkeypatch):
-    """Old words beside new weights would pass for a checkpoint."""
+@contextmanager
+def room_for(size_bytes):
+    """Let no file grow beyond a size, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    def fail(*_):
-        raise OSError("disk full")
 
-    monkeypatch.setattr("components.models.checkpoint.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(build_model(make_spec()), folder, provenance={})
-    with pytest.raises(IncompatibleCheckpoint):
-        load_checkpoint(folder)
+@pytest.mark.parametrize("cut_short", [WEIGHTS, WORDS])
+def test_without_room_the_checkpoint_before_stays(cut_short, folder, make_spec):
+    before, model = load_checkpoint(folder), build_model(make_spec(classes=("yes", "no")))
+    size = (folder / WEIGHTS).stat().st_size
+    note = "é" * size if cut_short == WORDS else ""
+    complaint = f"cannot write the checkpoint {folder}: .*; make room and start again"
+    with (
+        room_for(size // 2 if cut_short == WEIGHTS else size),
+        pytest.raises(OSError, match=complaint) as caught,
+    ):
+        save_checkpoint(model, folder, provenance={"note": note})
+    assert caught.value.errno == errno.EFBIG
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, WORDS}
+    after = load_checkpoint(folder)
+    assert after.spec == before.spec and read_provenance(folder) == PROVENANCE
+    saved, restored = before.state_dict(), after.state_dict()
+    assert all(torch.equal(saved[name], restored[name]) for name in saved | restored)
+    save_checkpoint(model, folder, provenance={})
+    assert load_checkpoint(folder).spec == model.spec
+
+
+def test_a_place_where_no_folder_can_be_is_named(tmp_path, make_spec):
+    (tmp_path / "model").write_text("in the way")
+    with pytest.raises(OSError, match=f"cannot write the checkpoint {tmp_path / 'model'}: File ex"):
+        save_checkpoint(build_model(make_spec()), tmp_path / "model", provenance={})
 
 
 def test_provenance_that_is_no_json_spares_what_was_there(folder, make_spec):

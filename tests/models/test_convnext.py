@@ -3,11 +3,14 @@
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from components.models.build import build_model
 from components.models.convnext import convnext_tiny
 
 NARROW = {"depths": (1, 1, 2, 1), "widths": (8, 12, 16, 24)}
+WORDS = {name: list(numbers) for name, numbers in NARROW.items()}
 
 
 def numbers(module):
@@ -59,3 +62,44 @@ def test_published_options():
     layers = [type(part).__name__ for part in network.head.hidden1]
     assert layers == ["Linear", "GELU", "Dropout", "LayerNorm"]
     assert {part.p for part in network.head.modules() if isinstance(part, nn.Dropout)} == {0.2}
+
+
+@pytest.mark.parametrize("num_classes", [7, 1000])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_a_file_of_timm_s_weights_fills_the_trunk(in_channels, num_classes, tmp_path, make_spec):
+    twin = timm.create_model(
+        "convnext_tiny", depths=NARROW["depths"], dims=NARROW["widths"], num_classes=num_classes
+    )
+    theirs = twin.state_dict()
+    save_file(theirs, tmp_path / "model.safetensors")
+    words = {"name": "convnext_tiny", **WORDS}
+    fields = {"image_shape": (in_channels, 32, 32), "mean": (0.1,) * in_channels}
+    fields["deviation"] = (0.2,) * in_channels
+    weights = str(tmp_path / "model.safetensors")
+    model = build_model(make_spec(backbone={**words, "weights": weights}, **fields))
+    own = model.backbone.trunk.state_dict()
+    assert own.keys() == {name for name in theirs if not name.startswith("head.")}
+    for name in own:
+        summed = in_channels == 1 and name == "stem.0.weight"
+        assert torch.equal(own[name], theirs[name].sum(1, keepdim=True) if summed else theirs[name])
+    assert model.spec.backbone == {"name": "convnext_tiny", **WORDS}
+    assert model.spec.mean == (pytest.approx((0.485, 0.456, 0.406)) if in_channels == 3 else (0.1,))
+
+
+def test_a_file_of_its_own_weights_keeps_the_data_s_normalisation(tmp_path, make_spec):
+    words = {"name": "convnext_tiny", **NARROW}
+    fields = {"image_shape": (3, 32, 32), "mean": (0.1,) * 3, "deviation": (0.2,) * 3}
+    state = build_model(make_spec(backbone=words, **fields)).backbone.state_dict()
+    torch.save(state, tmp_path / "w")
+    words["weights"] = str(tmp_path / "w")
+    model = build_model(make_spec(backbone=words, **fields))
+    own = model.backbone.state_dict()
+    assert all(torch.equal(own[name], state[name]) for name in own | state)
+    assert model.spec.mean == (0.1,) * 3
+
+
+def test_files_that_do_not_fit(tmp_path, make_spec):
+    save_file(timm.create_model("test_convnext").state_dict(), tmp_path / "w")
+    words = {"name": "convnext_tiny", **NARROW, "weights": str(tmp_path / "w")}
+    with pytest.raises(ValueError, match=r"do not fit: missing head.*, unexpected head"):
+        build_model(make_spec(backbone=words, image_shape=(2, 32, 32)))

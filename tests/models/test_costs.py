@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import get_act_layer
 from torch import nn
 
 from components.models.build import ModelSpec, build_model
@@ -55,6 +56,34 @@ def test_groups_strides_and_missing_biases_are_counted_as_computed():
     assert count_flops(conv, (4, 9, 9)) == 8 * 4 * 4 * (2 * 9 - 1)
     pooled = nn.Sequential(conv, nn.AvgPool2d((2, 4)))
     assert count_flops(pooled, (4, 9, 9)) == count_flops(conv, (4, 9, 9)) + 8 * 2 * 1 * 8
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.ELU(), nn.GELU(), nn.Hardtanh(), nn.PReLU(), nn.ReLU6(), nn.Sigmoid(), nn.SiLU(), nn.Tanh()]
+    + [get_act_layer(name)() for name in ("gelu", "gelu_tanh", "hard_mish", "sigmoid", "swish")],
+    ids=lambda layer: f"{type(layer).__module__}.{type(layer).__name__}",
+)
+def test_every_activation_costs_as_much_as_relu(layer):
+    conv = nn.Conv2d(3, 5, 1)
+    rest = count_flops(conv, (3, 4, 6))
+    assert count_flops(nn.Sequential(conv, layer), (3, 4, 6)) == rest + 5 * 4 * 6
+    assert count_flops(nn.Sequential(conv, nn.Softmax(1)), (3, 4, 6)) == rest
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_transposed_convolutions(bias):
+    """Where kernels do not overlap, each output is one product per channel that comes in."""
+    apart = nn.ConvTranspose2d(6, 8, 2, stride=2, bias=bias)
+    assert count_flops(apart, (6, 5, 7)) == 8 * 10 * 14 * (2 * 6 - 1 + bias)
+    grouped = nn.ConvTranspose2d(6, 8, 2, stride=2, groups=2, bias=bias)
+    assert count_flops(grouped, (6, 5, 7)) == 8 * 10 * 14 * (2 * 3 - 1 + bias)
+    # Of one pixel, it is a dense layer; of more, three pixels in a row meet inside.
+    dense = nn.ConvTranspose2d(6, 8, 3, bias=bias)
+    assert count_flops(dense, (6, 1, 1)) == 8 * 9 * (2 * 6 - 1 + bias)
+    met = [1, 2, 3, 3, 2, 1]
+    expected = sum(8 * 3 * (2 * 6 * pixels - 1 + bias) for pixels in met)
+    assert count_flops(dense, (6, 1, 4)) == expected
 
 
 def test_counting_leaves_the_model_as_it_was():

@@ -4,13 +4,13 @@ import huggingface_hub.constants
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from components.models.build import build_model
 from components.models.timm_models import timm_model
 
-TAG = "test_efficientnet.r160_in1k"
+TAG, VIT_TAG = "test_efficientnet.r160_in1k", "test_vit.r160_in1k"
 # Numbers of parameters with 1,000 classes, as timm publishes them.
 SIZES = {
     "resnet50": 25_557_032,
@@ -116,18 +116,22 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def downloaded(cache):
-    """Weights of the smallest network of timm, where a download would have left them."""
+def download(tag, cache):
+    """Write weights of a network where a download would leave them."""
     torch.manual_seed(7)
-    state = timm.create_model(TAG).state_dict()
-    repository = cache / f"models--timm--{TAG}"
+    repository = cache / f"models--timm--{tag}"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
-    save_file(state, snapshot / "model.safetensors")
-    return state
+    save_file(timm.create_model(tag).state_dict(), snapshot / "model.safetensors")
+    return snapshot / "model.safetensors"
+
+
+@pytest.fixture
+def downloaded(cache):
+    """Weights of the smallest network of timm, where a download would have left them."""
+    return load_file(download(TAG, cache))
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", TAG])
@@ -162,6 +166,58 @@ def test_without_a_network_the_error_says_how_to_supply_the_file():
         timm_model(10, 3, model=TAG, pretrained=True)
     assert "give the file's path or s3:// address as weights" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_classes", [3, 1000])
+@pytest.mark.parametrize(
+    ("tag", "shape"),
+    [
+        (TAG, (3, 64, 64)),
+        (TAG, (1, 64, 64)),
+        (VIT_TAG, (3, 160, 160)),
+        (VIT_TAG, (1, 32, 48)),
+        ("test_convnext.r160_in1k", (2, 64, 64)),
+    ],
+)
+def test_the_file_becomes_what_the_download_becomes(tag, shape, num_classes, cache, make_spec):
+    words = {"name": "timm", "model": tag}
+    given = {"weights": str(download(tag, cache)), "reset_head": num_classes != 1000}
+    classes = tuple(map(str, range(num_classes)))
+    fields = {"classes": classes, "image_shape": shape, **_statistics(shape[0])}
+    models = []
+    for source in ({"pretrained": True}, given):
+        torch.manual_seed(0)
+        models.append(build_model(make_spec(backbone={**words, **source}, **fields)).eval())
+    first, second = models
+    head = first.backbone.pretrained_cfg["classifier"]
+    states = [model.backbone.state_dict() for model in models]
+    assert states[0].keys() == states[1].keys()
+    differ = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    assert all(name.startswith(head) and num_classes == 3 for name in differ)
+    assert second.spec.backbone == words
+    assert (first.spec.mean, first.spec.deviation) == (second.spec.mean, second.spec.deviation)
+    assert second(torch.zeros(1, *shape)).shape == (1, num_classes)
+
+
+def test_a_file_of_one_s_own_classes_is_adapted_too(tmp_path, make_spec):
+    state = timm.create_model("test_vit", num_classes=3, img_size=32).state_dict()
+    save_file(state, tmp_path / "w")
+    words = {"name": "timm", "model": "test_vit", "weights": str(tmp_path / "w")}
+    model = build_model(make_spec(backbone=words, image_shape=(2, 48, 48)))
+    own = model.backbone.state_dict()
+    assert torch.equal(own["head.weight"], state["head.weight"])
+    assert own["pos_embed"].shape[1] == 10 and state["pos_embed"].shape[1] == 5
+
+
+def test_files_that_timm_cannot_adapt(tmp_path, make_spec):
+    words = {"name": "timm", "model": "test_vit", "weights": str(tmp_path / "w")}
+    spec = make_spec(backbone=words, image_shape=(1, 32, 32), **_statistics(1))
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "w")
+    with pytest.raises(ValueError, match=r"not fit: of another shape head.bias .*; set reset_head"):
+        build_model(spec)
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w")
+    with pytest.raises(ValueError, match=r"do not fit: missing blocks.* unexpected .*more$"):
+        build_model(spec)
 
 
 def test_networks_without_weights():

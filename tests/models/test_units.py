@@ -13,11 +13,11 @@ RESNET = {"name": "resnet18", "widths": [4, 6, 8, 10]}
 MOBILE = {"name": "timm", "model": "test_efficientnet"}  # small, with depthwise convolutions
 
 
-def build(choice):
+def build(choice, image_shape=IMAGE):
     spec = ModelSpec(
         backbone=choice,
         classes=("no", "yes"),
-        image_shape=IMAGE,
+        image_shape=image_shape,
         mean=(0.5,) * 3,
         deviation=(1,) * 3,
     )
@@ -52,6 +52,14 @@ def test_cutting_keeps_what_it_is_told_to():
     expected = old["2.weight"].view(2, 4, 36)[:, [1, 3]].flatten(1)
     assert torch.equal(network[2].weight, expected)
     assert torch.equal(network[2].bias, old["2.bias"])
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg16"])
+def test_backbones_with_widths_of_their_own_take_no_units(name):
+    size = 28 if name == "lenet5" else 32
+    words = {"name": name, "units": {"conv1": 20, "conv2": 10}}
+    with pytest.raises(ValueError, match=r"units fit no (LeNet5|VGG16), .*; give those as widths"):
+        build(words, (3, size, size))
 
 
 def test_wrong_words_about_units():

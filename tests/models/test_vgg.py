@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from components.models.build import ModelSpec, build_model
 from components.models.vgg import VGG16, vgg16
+from components.pruning.gates import gate_model
 
 NARROW = (3, 4, 5, 6, 7, 8, 9, 10, 9, 8, 7, 6, 5, 5, 11)
 POOLED = {2, 4, 7, 10, 13}
@@ -86,3 +88,19 @@ def test_weights_and_biases_start_from_glorot_s_bounds():
         assert 0.99 * bound < layer.weight.abs().max() <= bound
     bound = math.sqrt(6 / (512 + 512))
     assert 0.9 * bound < network.dense14.bias.abs().max() <= bound
+
+
+def test_gates_take_the_place_of_the_dropout_in_front_of_dense_layers():
+    spec = ModelSpec(
+        backbone={"name": "vgg16", "widths": list(NARROW)},
+        classes=tuple("0123456789"),
+        image_shape=(3, 32, 32),
+        mean=(0.5, 0.5, 0.5),
+        deviation=(0.2, 0.2, 0.2),
+    )
+    model = build_model(spec)
+    gated = gate_model(model, threshold=1e-3, initial_keep_probability=None)
+    for network in (model, gated):
+        network.backbone.dropout.p = 1.0  # of all that it is given
+        network.train()
+    assert model(images()).std(0).max() == 0 < gated(images()).std(0).min()

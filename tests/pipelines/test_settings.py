@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import huggingface_hub.constants
 import pytest
 
 from components.training.config import TrainingConfig
@@ -159,6 +160,34 @@ def test_wrong_assignments(assignment, message):
 def test_wrong_choices(assignment, message):
     with pytest.raises(ValueError, match=message):
         check_choices(override(RECIPE, assignment))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (
+            {"name": "timm", "model": "seresnet18", "pretrained": True},
+            "no weights for 'seresnet18'",
+        ),
+        (
+            {"name": "convnext_tiny", "pretrained": True, "widths": [8, 8, 8, 8]},
+            "fit no other depths and widths",
+        ),
+        ({"name": "lenet5", "units": {"conv1": 20}}, "units fit no LeNet5"),
+    ],
+)
+def test_backbones_that_would_fail_in_training(backbone, message):
+    with pytest.raises(ValueError, match=f"stage_one.backbone: .*{message}"):
+        check_choices(override(RECIPE, f"stage_one.backbone={json.dumps(backbone)}"))
+
+
+def test_weights_are_not_downloaded_to_try_a_backbone(tmp_path, monkeypatch):
+    """Without a network or a cache, a download would fail."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for words in ({"name": "convnext_tiny"}, {"name": "timm", "model": "test_vit"}):
+        backbone = json.dumps({**words, "pretrained": True})
+        check_choices(override(RECIPE, f"stage_one.backbone={backbone}"))
 
 
 def test_long_attacks_are_tried_briefly():
