@@ -84,8 +84,9 @@ class Stream:
         Args:
             folder: holds the index; the shards may lie where the index says.
             split: ``train``, ``validation`` or ``test``.
-            batch_size: rows per step of all ranks together; the last batch holds what is left,
-                which may be nothing for some ranks.
+            batch_size: rows per step of all ranks together; the last batch holds what is left.
+                Where that is less than one for each rank, all ranks get all of it in training, and
+                some get nothing of it in order.
             seed: of order, crops and augmentation.
             rank: which of the processes this is.
             world: how many processes there are.
@@ -141,9 +142,12 @@ class Stream:
         pool = ThreadPoolExecutor(self._workers, "batches", initializer=_use_one_thread)
         try:
             for number in range(start, len(self)):
-                spans = list(order.spans(*self._share(number)))
+                rank, world = self._rank, self._world
+                if epoch is not None and self.batch_images(number) < world:
+                    rank, world = 0, 1
+                spans = list(order.spans(*self._share(number, rank, world)))
                 pieces = self._pieces(pool, order, windows, spans)
-                pending.append(pool.submit(self._make, epoch, number, pieces))
+                pending.append(pool.submit(self._make, epoch, number, rank, pieces))
                 # Threads that are started elsewhere from now on must not inherit the workers' one.
                 torch.set_num_threads(threads)
                 if len(pending) > 2 * self._workers:
@@ -157,10 +161,9 @@ class Stream:
         """Say how many images a batch has, those of the other ranks included."""
         return min(self._batch_size, self.num_images - number * self._batch_size)
 
-    def _share(self, number: int) -> tuple[int, int]:
-        """Give first and last position of this rank's part of a batch."""
+    def _share(self, number: int, rank: int, world: int) -> tuple[int, int]:
+        """Give first and last position of a rank's part of a batch."""
         first, size = number * self._batch_size, self.batch_images(number)
-        rank, world = self._rank, self._world
         return first + size * rank // world, first + size * (rank + 1) // world
 
     def _pieces(
@@ -192,7 +195,7 @@ class Stream:
             pieces.append(_Piece(windows[span.window], span.start, span.stop))
         return pieces
 
-    def _make(self, epoch: int | None, number: int, pieces: "list[_Piece]") -> Batch:
+    def _make(self, epoch: int | None, number: int, rank: int, pieces: "list[_Piece]") -> Batch:
         """Make one batch; all its chance is its own."""
         size = sum(piece.stop - piece.start for piece in pieces)
         channels, height, width = self.index.image_shape
@@ -200,7 +203,7 @@ class Stream:
         labels, rows = np.empty(size, np.int64), np.empty(size, np.int64)
         crops = None
         if epoch is not None:
-            crops = np.random.default_rng(chance(self._seed, epoch, CROP, number, self._rank))
+            crops = np.random.default_rng(chance(self._seed, epoch, CROP, number, rank))
         filled = 0
         for piece in pieces:
             places = slice(filled, filled + piece.stop - piece.start)
@@ -210,7 +213,7 @@ class Stream:
         classes = torch.from_numpy(labels)
         targets = functional.one_hot(classes, len(self.index.classes)).float()
         if self._augment is not None and epoch is not None and size:
-            state = chance(self._seed, epoch, AUGMENT, number, self._rank).generate_state(2)
+            state = chance(self._seed, epoch, AUGMENT, number, rank).generate_state(2)
             generator = torch.Generator().manual_seed(int(state.view(np.uint64)[0]))
             images, targets = self._augment(images, targets, generator=generator)
         return Batch(images, targets, classes, torch.from_numpy(rows))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from components.defences.defended import Defended
 from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
 from components.defences.restoration import Scope
 from components.randomness import sample_seeds, uniform
+from components.sharing import batch_means
 from components.tensors import Images, Targets
 
 Second: TypeAlias = Literal["summed", "through", "detached", "recomputed", "none"]
@@ -68,6 +70,7 @@ def two_phase_losses(
     targets: Targets,
     *,
     noisy: Images | None = None,
+    clean_share: float = 0.0,
     threshold: float = 3.0,
     classification_weight: float = 1.0,
     restoration_weight: float = 1.0,
@@ -93,6 +96,8 @@ def two_phase_losses(
         images: clean; what is to be restored.
         targets: class probabilities.
         noisy: the same images with noise or attacked; None takes the clean ones.
+        clean_share: weight of the clean images' losses beside those of the noisy ones, in the first
+            phase once the gate is open; published is 0 without an attack, and a half with one.
         threshold: T, in squared units of what is restored; published is 3, and 1 for Caltech. An
             image that is black everywhere is off by less than 1.
         classification_weight: alpha_1.
@@ -115,11 +120,14 @@ def two_phase_losses(
             f"weights must be finite and not negative, got {weights}, and threshold above 0, got "
             f"{threshold}"
         )
+    if not 0 <= clean_share <= 1:
+        raise ValueError(f"clean_share must be in [0, 1], got {clean_share}")
     clean = decoder.enter(images)
     seen = images if noisy is None else noisy
     front = decoder.restore(seen)
     error = restoration_loss(front.restored, clean)
-    gate = error.detach() <= threshold
+    (whole_error,) = batch_means([error], len(images))  # all processes open the gate, or none does
+    gate = whole_error <= threshold
     losses = {"restoration": error.detach(), "gate": gate.float()}
     if not gate:
         if gate_scope != "front_and_restore":
@@ -131,15 +139,16 @@ def two_phase_losses(
     classification = functional.cross_entropy(logits.float(), targets)
     losses["loss"] = classification_weight * classification + restoration_weight * error
     losses["classification"] = classification.detach()
+    weigh = partial(_losses, decoder, clean, targets, classification_weight=classification_weight)
+    if clean_share > 0:
+        known = weigh(clean, restoration_weight=restoration_weight)["loss"]
+        losses["loss"] = torch.lerp(losses["loss"], known, clean_share)
     restored = front.restored if second == "through" else front.restored.detach()
-    again = partial(
-        _second_phase,
-        decoder,
-        clean,
-        targets,
-        classification_weight=classification_weight,
-        restoration_weight=second_restoration_weight,
-    )
+
+    def again(restored: Images) -> dict[str, Tensor]:
+        losses = weigh(restored, restoration_weight=second_restoration_weight)
+        return {name if name == "loss" else f"second_{name}": v for name, v in losses.items()}
+
     if second == "none":
         yield losses
     elif second in OWN_UPDATE:
@@ -152,21 +161,21 @@ def two_phase_losses(
         yield {**losses, **then, "loss": losses["loss"] + then["loss"]}
 
 
-def _second_phase(
+def _losses(
     decoder: FeaturePyramidDecoder,
     clean: Images,
     targets: Targets,
-    restored: Images,
+    seen: Images,
     *,
     classification_weight: float,
     restoration_weight: float,
 ) -> dict[str, Tensor]:
-    """Give the losses with the restored image as input."""
-    parts = decoder.parts(restored, entered=True)
+    """Give the losses with an image as input that the decoder has entered."""
+    parts = decoder.parts(seen, entered=True)
     classification = functional.cross_entropy(parts.logits.float(), targets)
     error = restoration_loss(parts.front.restored, clean)
     return {
         "loss": classification_weight * classification + restoration_weight * error,
-        "second_classification": classification.detach(),
-        "second_restoration": error.detach(),
+        "classification": classification.detach(),
+        "restoration": error.detach(),
     }

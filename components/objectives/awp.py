@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from components.objectives.crafting import Once
+from components.sharing import batch_means
 from components.tensors import Images, Targets
 
 _TINY = 1e-20  # of the published code: a layer without gradient is not moved
@@ -60,10 +61,11 @@ def awp(
     with _buffers_kept(model):
         here = losses()
         slopes = torch.autograd.grad(here["loss"], list(weights.values()), allow_unused=True)
+    used = [(name, slope) for name, slope in zip(weights, slopes, strict=True) if slope is not None]
+    whole = batch_means([slope for _, slope in used], len(images))
     moved = {
-        f"model.{name}": weight + _shift(weight.detach(), slope, gamma)
-        for (name, weight), slope in zip(weights.items(), slopes, strict=True)
-        if slope is not None
+        f"model.{name}": weights[name] + _shift(weights[name].detach(), slope, gamma)
+        for (name, _), slope in zip(used, whole, strict=True)
     }
     there: dict[str, Tensor] = functional_call(_Holder(model), moved, (losses,))
     figures = {name: value.detach() for name, value in here.items() if name not in there}

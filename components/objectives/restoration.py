@@ -25,6 +25,8 @@ class Restoration:
     Args:
         noise: largest change of a pixel that the decoder has to undo, where nothing attacks.
         attack: crafts what it has to undo instead, through the honest view.
+        clean_share: weight of the clean images' losses beside those of the attacked ones; published
+            is a half.
         threshold: of the restoration's error, below which the label is learnt as well.
         classification_weight: of the label's loss.
         restoration_weight: of the restoration's loss.
@@ -36,6 +38,9 @@ class Restoration:
     Attributes:
         replays: times that the loop shall take the same batch, one after the other: twice where the
             second phase is an update of its own.
+
+    Raises:
+        ValueError: the noise is out of range, or there is a clean share and no attack.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Restoration:
         *,
         noise: float = 0.01,
         attack: Callable[..., Images] | None = None,
+        clean_share: float = 0.0,
         threshold: float = 3.0,
         classification_weight: float = 1.0,
         restoration_weight: float = 1.0,
@@ -51,9 +57,14 @@ class Restoration:
         second: Second = "summed",
         precision: Precision = None,
     ) -> None:
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise must be in [0, 1], got {noise}")
+        if clean_share and attack is None:
+            raise ValueError("clean_share has no effect without an attack; leave it out")
         self._noise, self._attack, self._precision = noise, attack, precision
         self._losses = partial(
             two_phase_losses,
+            clean_share=clean_share,
             threshold=threshold,
             classification_weight=classification_weight,
             restoration_weight=restoration_weight,

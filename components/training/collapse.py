@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.attacks.fgsm import fgsm
 from components.attacks.gradients import untouched
@@ -34,7 +34,7 @@ def look(
     *,
     epsilon: float,
     steps: int = 5,
-    seed: int = 0,
+    seed: int | Tensor = 0,
 ) -> Look:
     """Attack a batch by one step and by several, through the honest view.
 
@@ -46,7 +46,7 @@ def look(
         labels: the true classes.
         epsilon: radius in pixel units, for linf.
         steps: of PGD.
-        seed: of its start.
+        seed: of its start, one for all or one per image.
     """
     view = honest_view(model)
     with untouched(model):

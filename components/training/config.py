@@ -1,9 +1,13 @@
 """What can be set when a model is trained for one stage."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from components.config import Choice, Config, OneOf, Range
+
+_WITHOUT_ATTACK = ("cross_entropy", "cutmix_and_mixup")
+_WRAPPED = ("objective", "first", "then")  # options of objectives that hold other ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class TrainingConfig(Config):
         optimizer: an entry of OPTIMIZERS, the update rule.
         learning_rate: its peak.
         head_learning_rate: peak for the head, the part of the backbone that holds what depends on
-            the classes; None takes the same for all.
+            the classes, or what a defence has in its place; None takes the same for all.
         schedule: an entry of SCHEDULES, how the learning rate moves.
         warmup_epochs: epochs over which the learning rate rises from zero, along a straight line,
             to what the schedule says; with a fraction, if need be.
@@ -32,11 +36,12 @@ class TrainingConfig(Config):
         patience: epochs without a better one after which training ends; 0 goes through all.
         collapse_epsilon: radius in linf at which, after each epoch, one step of attack is compared
             with several; a model that has learnt to withstand just the one step it is trained with
-            ends its training with the best epoch before. 0 does not look.
+            ends its training with the best epoch before. 0 does not look; nor is there anything to
+            see where the objective does not attack.
         precision: of the forward and backward passes: ``float32``, or ``bfloat16`` where autocast
             holds it safe.
         processes: that share every batch on one machine; 0 starts one for each accelerator, or one
-            on the CPU.
+            on the CPU. Where torchrun or several nodes say how many there are, 0 or that number.
         state_seconds: how often the state of training is kept within an epoch.
         batch_size: images per step.
         seed: of initial weights, shuffling, augmentation and attacks.
@@ -63,3 +68,21 @@ class TrainingConfig(Config):
     state_seconds: Annotated[float, Range(at_least=0)] = 300.0
     batch_size: Annotated[int, Range(at_least=1)] = 64
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.collapse_epsilon and not _attacks(self.objective):
+            raise ValueError(
+                f"collapse_epsilon must be 0 with {self.objective['name']!r}, which does not attack"
+            )
+
+
+def _attacks(objective: Any) -> bool:
+    """Say whether an objective attacks, or one that it wraps."""
+    options = objective if isinstance(objective, Mapping) else {"name": objective}
+    wrapped = [options[key] for key in _WRAPPED if key in options]
+    if wrapped:
+        return any(_attacks(each) for each in wrapped)
+    if options.get("name") == "restoration":  # without an attack it adds noise
+        return options.get("attack") is not None
+    return options.get("name") not in _WITHOUT_ATTACK

@@ -1,5 +1,7 @@
 """A training on several nodes: a TrainJob of Kubeflow Trainer, made, watched and always removed."""
 
+import hashlib
+import math
 import os
 import re
 import secrets
@@ -23,6 +25,7 @@ NODES = "BARTIZAN_NODES"
 _COMMAND = ["python", "-m", "torch.distributed.run", "-m", "components.training"]
 _ATTEMPT = "bartizan/attempt"
 _LONGEST_NAME = 40  # pods add to it, and none may have more than 63 letters
+_DIGEST = 8  # letters of a name that tell steps apart, and as many that tell runs apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,11 @@ class Nodes(Config):
     accelerator: str
     accelerators: Annotated[int, Range(at_least=0)]
     timeout_seconds: Annotated[int, Range(at_least=0)] = 0
+
+    @property
+    def processes_per_node(self) -> int:
+        """How many share the work of each node."""
+        return max(self.accelerators, 1)
 
 
 class TrainJobFailed(RuntimeError):
@@ -114,8 +122,6 @@ def describe_job(nodes: Nodes, words: list[str], run: Run) -> dict[str, Any]:
         words: of the command line of `components.training`.
         run: of the step.
     """
-    pipeline_run = os.environ.get(PIPELINE_RUN, "")
-    name = re.sub("[^a-z0-9]+", "-", f"{run.name[: _LONGEST_NAME - 9]}-{pipeline_run[:8]}".lower())
     # Addresses and credentials come from the runtime; the notes' file is this pod's own.
     environment = {k: v for k, v in run.environment.items() if k not in (URI, JOURNAL)}
     resources = {"cpu": nodes.cpu, "memory": nodes.memory}
@@ -134,13 +140,13 @@ def describe_job(nodes: Nodes, words: list[str], run: Run) -> dict[str, Any]:
             "args": words,
             "env": [{"name": key, "value": value} for key, value in environment.items()],
             "numNodes": nodes.count,
-            "numProcPerNode": max(nodes.accelerators, 1),
+            "numProcPerNode": nodes.processes_per_node,
             "resourcesPerNode": {"requests": resources, "limits": limits},
         },
     }
     if nodes.timeout_seconds:
         spec["activeDeadlineSeconds"] = nodes.timeout_seconds
-    metadata: dict[str, Any] = {"name": name.strip("-")}
+    metadata: dict[str, Any] = {"name": _job_name(run.name, os.environ.get(PIPELINE_RUN, ""))}
     metadata["labels"] = {_ATTEMPT: secrets.token_hex(8)}
     if pod := os.environ.get(cluster.POD_NAME):
         owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": os.environ[cluster.POD_UID]}
@@ -168,9 +174,14 @@ def follow_job(
         TrainJobFailed: it failed, was removed by somebody else or took too long.
         ConnectionError: Kubernetes did not answer for a while.
     """
-    name, deadline = body["metadata"]["name"], time.monotonic() + timeout_seconds
+    name, deadline = body["metadata"]["name"], time.monotonic() + (timeout_seconds or math.inf)
+    took = f"it took longer than {timeout_seconds:g} s"
     with _removed_at_the_end(jobs, name):
-        _make(body, jobs, poll_seconds)
+        if not _make(body, jobs, deadline, poll_seconds):
+            raise TrainJobFailed(
+                f"TrainJob {name} was not made: {took} to remove one of that name, of an attempt "
+                "before; see what holds it by kubectl describe trainjob"
+            )
         print(f"TrainJob {name} made")
         conditions: dict[str, str] = {}
         while "Complete" not in conditions:
@@ -181,8 +192,7 @@ def follow_job(
             conditions = _true_conditions(job)
             if "Failed" in conditions:
                 raise TrainJobFailed(_explain(name, conditions["Failed"], jobs))
-            if timeout_seconds and time.monotonic() > deadline:
-                took = f"it took longer than {timeout_seconds:g} s"
+            if time.monotonic() > deadline:
                 raise TrainJobFailed(_explain(name, took, jobs))
         print(f"TrainJob {name} complete")
 
@@ -197,15 +207,36 @@ def _shared(source: Path, place: Path) -> str:
     return str(place)
 
 
-def _make(body: dict[str, Any], jobs: TrainJobs, poll_seconds: float) -> None:
-    """Make a job; one of an attempt before, whose pod has gone, is removed first."""
+def _job_name(step: str, pipeline_run: str) -> str:
+    """Give a name that is the same for each attempt, and no other step's of the run.
+
+    The beginnings of two steps' names may be alike, so a digest of the whole one is in it.
+    """
+    words = step[: _LONGEST_NAME - 2 * (_DIGEST + 1)]
+    digest = hashlib.sha256(step.encode()).hexdigest()[:_DIGEST]
+    name = f"{words}-{digest}-{pipeline_run[:_DIGEST]}".lower()
+    return re.sub("[^a-z0-9]+", "-", name).strip("-")
+
+
+def _make(body: dict[str, Any], jobs: TrainJobs, deadline: float, poll_seconds: float) -> bool:
+    """Make a job, and say whether it was made before the deadline.
+
+    One of an attempt before, whose pod has gone, is removed first; a finalizer may hold it.
+    """
     name, ours = body["metadata"]["name"], body["metadata"]["labels"][_ATTEMPT]
+    told = False
     while not jobs.create(body):
         found = jobs.read(name)
         if found and found["metadata"].get("labels", {}).get(_ATTEMPT) == ours:
-            return  # the answer to our first asking was lost
+            return True  # the answer to our first asking was lost
+        if time.monotonic() > deadline:
+            return False
         jobs.delete(name)
+        if not told:
+            print(f"TrainJob {name} of an attempt before is removed first")
+            told = True
         time.sleep(poll_seconds)
+    return True
 
 
 @contextmanager

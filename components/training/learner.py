@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from components.choose import choose
 from components.models.build import Model
 from components.objectives import Objective
+from components.sharing import SharedStatistics, batch_means
 from components.tensors import Images, Targets
 from components.training.averaging import Average
 from components.training.collapse import Look, collapse
@@ -79,37 +81,39 @@ class Learner:
         """Whether all epochs are done, or more of them would be in vain."""
         return self.epoch >= self._settings.epochs or bool(self.ended)
 
-    def step(self, images: Images, targets: Targets, *, rows: Tensor, share: float = 1.0) -> None:
+    def step(self, images: Images, targets: Targets, *, rows: Tensor) -> None:
         """Take a batch, as many times as the objective replays it; nothing waits for the device.
 
         Args:
             images: float32 in [0, 1], this process's part of the batch.
             targets: class probabilities.
             rows: positions of the images in the training split, on which their chance depends.
-            share: of the batch's images that these are.
         """
         share_of_peak = self._share_of_peak()
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share_of_peak
         for _ in range(self._objective.replays):
-            self._update(images, targets, rows, share)
+            self._update(images, targets, rows)
         self._timed_images += len(images)
         self.batch += 1
 
-    def _update(self, images: Images, targets: Targets, rows: Tensor, share: float) -> None:
+    def _update(self, images: Images, targets: Targets, rows: Tensor) -> None:
         settings = self._settings
         self._optimizer.zero_grad()
-        losses: dict[str, Tensor] = {}
-        if len(images):  # of a last batch there may be none left for this process
-            seed = settings.seed + self.epoch * self._batches + self.batch
-            lower = settings.precision == "bfloat16"
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
-                losses = self._objective(
-                    self.model, images, targets, seed=seed, rows=rows, epoch=self.epoch
-                )
-            losses["loss"].backward()
-        self._processes.average_gradients(self.model, share)
+        seed = settings.seed + self.epoch * self._batches + self.batch
+        lower = settings.precision == "bfloat16"
+        together = SharedStatistics() if self._processes.world > 1 else nullcontext()
+        with together, torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
+            losses = self._objective(
+                self.model, images, targets, seed=seed, rows=rows, epoch=self.epoch
+            )
+        losses["loss"].backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        # In one message after the backward pass, and not while it is under way: the attack before
+        # it takes many times as long.
+        if self._processes.world > 1:
+            for gradient, mean in zip(gradients, batch_means(gradients, len(images)), strict=True):
+                gradient.copy_(mean)
         length = torch.nn.utils.get_total_norm(gradients)
         if settings.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(
@@ -137,10 +141,18 @@ class Learner:
         Before it is validated: that takes its time, and may fail for that reason.
 
         Raises:
+            FloatingPointError: as `check`.
+        """
+        self.check()  # waits for the device
+        self._speed = self._timed_images / (time.monotonic() - self._started)
+
+    def check(self) -> None:
+        """Refuse to go on with a model that is lost, or to keep its state in a good one's place.
+
+        Raises:
             FloatingPointError: the loss became infinite or not a number.
         """
-        loss = float(self._sums.get("loss", 0.0))  # waits for the device
-        self._speed = self._timed_images / (time.monotonic() - self._started)
+        loss = float(self._sums.get("loss", 0.0))
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss became {loss} in epoch {self.epoch + 1}; lower learning_rate or "
@@ -195,10 +207,10 @@ class Learner:
         return self.model
 
     def state(self) -> dict[str, Any]:
-        """Give all that decides how training goes on."""
-        random = {"cpu": torch.get_rng_state()}
+        """Give all that decides how training goes on, of all processes, which do so together."""
+        own: dict[str, Any] = {"cpu": torch.get_rng_state(), "objective": self._objective.state()}
         if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
+            own["cuda"] = torch.cuda.get_rng_state()
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -212,14 +224,13 @@ class Learner:
             "history": self.history,
             "sums": self._sums,
             "counts": self._counts,
-            "random": random,
-            "objective": self._objective.state(),
+            "own": self._processes.gather(own),
             "look": asdict(self._look) if self._look else None,
             "ended": self.ended,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave, in as many processes or others."""
         self.epoch, self.batch, self.kept = state["epoch"], state["batch"], state["kept"]
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -229,12 +240,13 @@ class Learner:
         self._best, self._scores = state["best"], state["scores"]
         self.history = state["history"]
         self._sums, self._counts = state["sums"], state["counts"]
-        self._objective.restore(state["objective"])
         self._look = Look(**state["look"]) if state["look"] else None
         self.ended = state["ended"]
-        torch.set_rng_state(state["random"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"])
+        own = state["own"][self._processes.rank % len(state["own"])]
+        self._objective.restore(own["objective"])
+        torch.set_rng_state(own["cpu"])
+        if torch.cuda.is_available() and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"])
 
     def _share_of_peak(self) -> float:
         settings, epoch = self._settings, self.epoch + self.batch / self._batches

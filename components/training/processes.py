@@ -3,18 +3,19 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+
+T = TypeVar("T")
 
 
 class Processes:
     """This process among those that train together; alone, it has nothing to exchange.
 
-    Gradients are added up in one message after the backward pass, and not while it is under way:
-    the attack before it takes many times as long as the message. The share of a batch may be of
-    any size, even nothing.
+    What they find of their shares of a batch is averaged by `components.sharing`; this is all else
+    that they tell each other.
 
     Attributes:
         rank: number of this process, from 0.
@@ -29,27 +30,6 @@ class Processes:
         """Whether this is the one that writes what all have found."""
         return self.rank == 0
 
-    @torch.no_grad()
-    def average_gradients(self, model: nn.Module, share: float) -> None:
-        """Put the mean over all processes' images in place of that over this one's.
-
-        Args:
-            model: after the backward pass; where there was none, its gradients count as zero.
-            share: of the images of the batch that this process had.
-        """
-        if self.world == 1:
-            return
-        trained = [p for p in model.parameters() if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in trained if p.grad is not None]
-        message = torch.cat([gradient.flatten() for gradient in gradients]).mul_(share)
-        dist.all_reduce(message)
-        parts = message.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-
     def add_up(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
         """Give the sums over all processes; a value that some do not name counts as 0 there."""
         if self.world == 1:
@@ -62,11 +42,21 @@ class Processes:
         dist.all_reduce(sums)
         return dict(zip(names, sums.tolist(), strict=True))
 
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's running statistics."""
-        if self.world > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+    def gather(self, mine: T) -> list[T]:
+        """Give what each process has, in the order of their ranks."""
+        if self.world == 1:
+            return [mine]
+        everybodys: list[Any] = [None] * self.world
+        dist.all_gather_object(everybodys, mine)
+        return everybodys
+
+    def agree(self, wish: bool) -> bool:
+        """Give the wish of the one that leads."""
+        if self.world == 1:
+            return wish
+        word = torch.tensor(wish)  # on the CPU, so that nobody waits for an accelerator
+        dist.broadcast(word, 0)
+        return bool(word)
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -80,14 +70,24 @@ def joined() -> Iterator[Processes]:
 
     They exchange by nccl on accelerators and by gloo on CPUs, and each takes the accelerator of its
     LOCAL_RANK.
+
+    Raises:
+        ValueError: there are fewer accelerators on this machine than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Processes()
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        rank, accelerators = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        started = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
+        if started > accelerators:
+            raise ValueError(
+                f"processes must be at most the number of accelerators, {accelerators}, "
+                f"got {started}"
+            )
+        torch.cuda.set_device(rank)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Processes(dist.get_rank(), world)
     finally:

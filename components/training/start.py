@@ -13,7 +13,7 @@ from components.models.checkpoint import read_provenance
 from components.tracking import Run
 from components.training.config import TrainingConfig
 from components.training.launch import nodes_wanted, train_on_nodes
-from components.training.train import train
+from components.training.train import check_processes, train
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 
@@ -34,10 +34,12 @@ def start_training(
     """Train as `train` does, in as many processes as there are accelerators or settings ask for.
 
     Raises:
-        ValueError: more processes are wanted than there are accelerators, or as `train`.
+        ValueError: more processes are wanted than there are accelerators, another number than the
+            nodes start, or as `train`.
         TrainingFailed: one of several processes failed; the message has its error.
     """
     if nodes := nodes_wanted():
+        check_processes(settings, nodes.count * nodes.processes_per_node)
         return train_on_nodes(settings, nodes, data=data, target=target, initial=initial, run=run)
     if (count := _processes(settings)) == 1:
         return train(settings, data=data, target=target, initial=initial, state=state, run=run)

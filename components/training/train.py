@@ -4,36 +4,34 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.augmentations import AUGMENTATIONS
 from components.choose import choose
-from components.config import Choice
 from components.data.crops import Crop, central_crop, random_resized_crop
 from components.data.index import Index
 from components.data.stream import Stream
-from components.defences.defended import Defended
-from components.models.build import Model, ModelSpec, build_model
-from components.models.checkpoint import (
-    hash_checkpoint,
-    load_checkpoint,
-    provenance_of,
-    save_checkpoint,
-)
+from components.models.build import Model
+from components.models.checkpoint import hash_checkpoint, provenance_of, save_checkpoint
 from components.objectives import choose_objective
 from components.tensors import Images, Targets, best_device
 from components.tracking import UNTRACKED, Run
 from components.training.config import TrainingConfig
+from components.training.initial import initial_model
 from components.training.learner import Learner
 from components.training.processes import Processes, joined
 from components.training.state import TrainingState
 from components.training.validation import look_at, validate, zero_gradients
+
+
+class TrainingCollapsed(RuntimeError):
+    """A training from fresh weights whose first epoch collapsed: there is nothing to keep."""
 
 
 def train(
@@ -64,14 +62,18 @@ def train(
         ValueError: settings, data and initial model do not fit together, or the state is that of
             another training.
         FloatingPointError: the loss became infinite or not a number.
+        TrainingCollapsed: training collapsed in its first epoch, from fresh weights.
         OSError: there is no room for the state.
     """
     with joined() as processes, torch.random.fork_rng():
+        check_processes(settings, processes.world)
         training, validation = streams(settings, data, processes, state and state / "shards")
         torch.manual_seed(settings.seed)
-        model = initial_model(settings, training.index, initial).to(best_device())
+        say = partial(_say, run, processes)
+        model = initial_model(settings, training.index, initial, say=say).to(best_device())
         objective = choose_objective(settings.objective)
         objective.prepare(model)
+        _refuse_a_lone_image(model, training)
         learner = Learner(model, objective, settings, len(training), processes)
         kept = state and TrainingState(state, _identity(settings, training.index, initial))
         if kept and (known := kept.load()):
@@ -79,6 +81,11 @@ def train(
         else:
             learner.keep(validate(learner.judged, validation, settings, processes))
         _go_on(learner, training, validation, settings, processes, kept or None, run)
+        if learner.ended and initial is None and learner.kept["epoch"] == 0:
+            raise TrainingCollapsed(
+                f"{learner.ended}, after the first epoch already, so there is none to keep; lower "
+                "learning_rate, epsilon or collapse_epsilon, or attack with more steps"
+            )
         if processes.leads:
             provenance = {
                 "stage": run.name,
@@ -113,15 +120,15 @@ def _go_on(
             learner.begin_epoch()
             saved = time.monotonic()
             for batch in training.epoch(learner.epoch, learner.batch):
-                share = len(batch.images) / training.batch_images(learner.batch)
                 images, targets = batch.images.to(device), batch.targets.to(device)
-                learner.step(images, targets, rows=batch.rows, share=share)
+                learner.step(images, targets, rows=batch.rows)
                 progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
-                if kept and processes.leads and time.monotonic() - saved >= settings.state_seconds:
-                    kept.save(learner.state())
+                due = time.monotonic() - saved >= settings.state_seconds
+                if kept and processes.agree(due):
+                    learner.check()
+                    _save(learner, kept, processes)
                     saved = time.monotonic()
             learner.end_batches()
-            processes.share_buffers(learner.judged)
             scores = validate(learner.judged, validation, settings, processes)
             if settings.collapse_epsilon:
                 learner.watch(look_at(learner.judged, validation, settings, processes))
@@ -131,11 +138,37 @@ def _go_on(
                 curves["zero_gradients"] = zeros
             if processes.leads:
                 run.metrics({**curves, **scores}, step=learner.epoch)
-                if kept:
-                    kept.save(learner.state())
+            if kept:
+                _save(learner, kept, processes)
         progress.advance(progress.total - progress.done)
-    if learner.ended and processes.leads:
-        print(f"{run.name}: ended after epoch {learner.epoch}: {learner.ended}")
+    if learner.ended:
+        _say(run, processes, f"ended after epoch {learner.epoch}: {learner.ended}")
+
+
+def _refuse_a_lone_image(model: Model, training: Stream) -> None:
+    """Find out now what torch would say at the end of the first epoch.
+
+    Raises:
+        ValueError: the last batch has one image, and no statistics.
+    """
+    left = training.batch_images(len(training) - 1)
+    if left == 1 and any(isinstance(part, nn.BatchNorm1d) for part in model.modules()):
+        raise ValueError(
+            f"{training.num_images} images leave one alone in the last batch, which BatchNorm "
+            "cannot normalise; take another batch_size"
+        )
+
+
+def _save(learner: Learner, kept: TrainingState, processes: Processes) -> None:
+    state = learner.state()
+    if processes.leads:
+        kept.save(state)
+
+
+def _say(run: Run, processes: Processes, words: str) -> None:
+    """Let one process tell for all."""
+    if processes.leads:
+        print(f"{run.name}: {words}")
 
 
 def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> dict[str, Any]:
@@ -145,6 +178,23 @@ def _identity(settings: TrainingConfig, index: Index, initial: Path | None) -> d
         "data": index.fingerprint,
         "initial": hash_checkpoint(initial) if initial else None,
     }
+
+
+def check_processes(settings: TrainingConfig, started: int) -> None:
+    """Refuse a number of processes that somebody else has decided otherwise.
+
+    Args:
+        settings: of the stage.
+        started: how many share every batch.
+
+    Raises:
+        ValueError: the settings ask for another number.
+    """
+    if settings.processes not in (0, started):
+        raise ValueError(
+            f"processes must be 0 or the number that is started here, {started}, "
+            f"got {settings.processes}"
+        )
 
 
 def streams(
@@ -205,49 +255,3 @@ def streams(
 def _option(function: Callable[..., Any], name: str) -> Any:
     """Give the value that a function has for an option, chosen or by default."""
     return signature(function).parameters[name].default
-
-
-def initial_model(settings: TrainingConfig, index: Index, initial: Path | None) -> Model:
-    """Build the stage's model, with fresh weights or those of the initial checkpoint.
-
-    The backbone's weights are taken over; a defence keeps its own where both models wear the same.
-
-    Raises:
-        ValueError: there is neither a backbone nor an initial model, or the two disagree, or the
-            initial model tells other classes apart than the data has.
-    """
-    if initial is None:
-        if settings.backbone is None:
-            raise ValueError("a stage without an initial model needs a backbone")
-        return build_model(_fresh_spec(settings, settings.backbone, index))
-    start = load_checkpoint(initial)
-    if settings.backbone not in (None, start.spec.backbone):
-        raise ValueError(
-            f"the initial model's backbone is {start.spec.backbone}, the settings ask for "
-            f"{settings.backbone}; leave the backbone out to take the initial model's"
-        )
-    if start.spec.classes != index.classes:
-        raise ValueError(
-            f"the initial model knows the classes {list(start.spec.classes)}, "
-            f"the data has {list(index.classes)}"
-        )
-    model = build_model(replace(start.spec, defences=settings.defences))
-    if settings.defences == start.spec.defences:
-        model.load_state_dict(start.state_dict())
-    else:
-        model.backbone.load_state_dict(start.backbone.state_dict())
-        for module in model.modules():
-            if isinstance(module, Defended):
-                module.renew()
-    return model
-
-
-def _fresh_spec(settings: TrainingConfig, backbone: Choice, index: Index) -> ModelSpec:
-    return ModelSpec(
-        backbone=backbone,
-        defences=settings.defences,
-        classes=index.classes,
-        image_shape=index.image_shape,
-        mean=index.mean,
-        deviation=index.deviation,
-    )

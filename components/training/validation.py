@@ -1,7 +1,9 @@
 """Validation: what chooses the best epoch, and how the model looks to an attacker meanwhile."""
 
+import math
 from contextlib import closing
 from dataclasses import asdict
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from components.training.collapse import Look, look
 from components.training.config import TrainingConfig
 from components.training.processes import Processes
 
+_LOOKED_AT = 256  # images of all processes, so that one is less than half a point
 _EXAMPLES = 16  # images of a process whose gradients are looked at: thousands of pixels are enough
 
 
@@ -57,14 +60,24 @@ def look_at(
 ) -> Look:
     """Attack the first images of the validation split by one step and by several.
 
-    All processes come to the same numbers: one that ended alone would leave the others waiting.
+    They are the same in batches of any size. All processes come to the same numbers: one that ended
+    alone would leave the others waiting.
     """
-    batch, device, epsilon = _first(split), best_device(), settings.collapse_epsilon
-    images, labels = batch.images.to(device), batch.labels.to(device)
-    seen = look(model, images, labels, epsilon=epsilon, seed=settings.seed)
-    share = len(images) / split.batch_images(0)
-    sums = processes.add_up({name: share * value for name, value in asdict(seen).items()}, device)
-    return Look(**sums)
+    device, sums = best_device(), {"images": 0.0}
+    with closing(split.in_order()) as batches:
+        for batch in islice(batches, math.ceil(_LOOKED_AT / split.batch_images(0))):
+            among = batch.rows < _LOOKED_AT
+            if not among.any():
+                continue
+            parts = (batch.images, batch.labels, batch.rows)
+            images, labels, rows = (part[among].to(device) for part in parts)
+            seeds = mix(rows, settings.seed)
+            seen = look(model, images, labels, epsilon=settings.collapse_epsilon, seed=seeds)
+            for name, share in {"images": 1.0, **asdict(seen)}.items():
+                sums[name] = sums.get(name, 0.0) + share * len(images)
+    sums = processes.add_up(sums, device)
+    count = sums.pop("images")
+    return Look(**{name: total / count for name, total in sums.items()})
 
 
 def zero_gradients(

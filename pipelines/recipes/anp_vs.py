@@ -1,7 +1,9 @@
 """Adversarial neural pruning with vulnerability suppression, beside all that it is compared with.
 
 Madaan et al., 2020, https://arxiv.org/abs/1908.04355. ADMM, TRADES and pretrained adversarial
-training have no published settings; theirs here are ours, and what is pretrained is Standard.
+training have no published settings; theirs here are ours, and what is pretrained is Standard. The
+published tables take the last epoch of every mode. Here trainings keep the one that is best on the
+validation split, and what prunes keeps its last, since only then it is settled what is cut.
 """
 
 from dataclasses import replace

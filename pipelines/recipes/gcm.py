@@ -1,8 +1,9 @@
 """Gradient concealment behind random resize-pad: the challenge's two stages.
 
 Pei et al., 2022, https://arxiv.org/abs/2205.10617. What the published code leaves open (how long
-the stages are, and what they start with) is ours. Concealment is in the model from the first
-stage, as there; what it is worth, the honest view says.
+the stages are, and what they start with) is ours, and so are the two stages of the first phase and
+the normalisation of pixels within the model. Concealment is in the model from the first stage, as
+there; what it is worth, the honest view says.
 """
 
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pipelines.recipe import FineTuneRecipe
 from pipelines.recipes import chains
 
 _CONCEALED = ({"name": "gradient_concealment"},)
+_FIXED = ({"name": "random_resize_pad", "fixed": True, "min_size": 218 / 224},)
 _PADDED = ({"name": "random_resize_pad", "form": "published", "min_size": 218 / 224}, *_CONCEALED)
 
 _STAGE = TrainingConfig(
@@ -42,7 +44,7 @@ GCM = FineTuneRecipe(
     stage_one=_STAGE,
     stage_two=replace(_STAGE, backbone=None, defences=_PADDED),
     evaluation=EvaluationConfig(
-        epsilon=4 / 255, suite=({"name": "paper"},), survivors_only=False, num_images=1000
+        epsilon=8 / 255, suite=({"name": "paper"},), survivors_only=False, num_images=1000
     ),
     promotion=PromotionConfig(model_name="gcm"),
 )
@@ -65,10 +67,11 @@ _PHASE_ONE = replace(
 )
 GCM_PHASE_ONE = replace(
     GCM,
-    about="FGSM regularisation, SE-ResNet-18, the 20 classes of the challenge's first phase",
+    about="FGSM regularisation, SE-ResNet-18, a resize-pad without chance, the 20 classes of the "
+    "challenge's first phase",
     data=replace(GCM.data, source={"name": "label_file", "root": "data/phase1"}),
     stage_one=_PHASE_ONE,
-    stage_two=replace(_PHASE_ONE, backbone=None, defences=_PADDED[:1]),
+    stage_two=replace(_PHASE_ONE, backbone=None, defences=_FIXED),
     promotion=PromotionConfig(model_name="gcm_phase_one"),
 )
 

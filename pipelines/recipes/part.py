@@ -1,7 +1,7 @@
 """Pixel-reweighted adversarial training beside what it changes, and beside its controls.
 
 Zhang et al., 2024, https://arxiv.org/abs/2406.00685: a smaller epsilon where the decision does not
-rest on the pixel.
+rest on the pixel. Pixels are normalised within the model, where the release has them raw.
 """
 
 from dataclasses import replace

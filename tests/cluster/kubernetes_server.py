@@ -127,7 +127,8 @@ class KubernetesHandler(Handler):
             case "GET", ["apis", *_, "trainjobs", name] if name in state.jobs:
                 return state.read(name)
             case "DELETE", ["apis", *_, "trainjobs", name] if name in state.jobs:
-                state.deleted.append(state.jobs.pop(name)["metadata"]["name"])
+                if not state.jobs[name]["metadata"].get("finalizers"):
+                    state.deleted.append(state.jobs.pop(name)["metadata"]["name"])
                 return {}
             case "GET", ["api", "v1", "namespaces", "tests", "pods"]:
                 first = "job-completion-index=0" in query["labelSelector"]

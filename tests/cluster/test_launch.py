@@ -48,6 +48,12 @@ def body(step="adversarial-training"):
     return describe_job(NODES_OF_TWO, ["{}", "data", "checkpoint"], Run(step))
 
 
+def held_by_an_attempt_before(kubernetes, **metadata):
+    name = body()["metadata"]["name"]
+    metadata |= {"name": name, "labels": {"bartizan/attempt": "old"}}
+    kubernetes.jobs[name] = {"metadata": metadata}
+
+
 def follow(kubernetes, *, timeout_seconds=0.0, patience_seconds=60.0):
     follow_job(
         body(),
@@ -62,7 +68,9 @@ def test_what_is_asked_for(monkeypatch):
     monkeypatch.setenv(cluster.POD_NAME, "launcher")
     monkeypatch.setenv(cluster.POD_UID, "42")
     job = body()
-    assert job["metadata"]["name"] == "adversarial-training-01234567"
+    name = job["metadata"]["name"]
+    assert name.startswith("adversarial-training-") and name.endswith("-01234567")
+    assert body()["metadata"]["name"] == name  # which the next attempt takes over
     owner = {"apiVersion": "v1", "kind": "Pod", "name": "launcher", "uid": "42"}
     assert job["metadata"]["ownerReferences"] == [owner]
     assert job["spec"]["runtimeRef"]["name"] == "bartizan-torch"
@@ -80,6 +88,12 @@ def test_names_that_kubernetes_takes():
         name = body(step)["metadata"]["name"]
         assert len(name) <= 40 and name.strip("-") == name
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_steps_whose_names_begin_alike_have_jobs_of_their_own():
+    steps = [f"train-trades-with-awp-and-averaging-{number}" for number in range(3)]
+    steps += ["train-digits", "train_digits"]
+    assert len({body(step)["metadata"]["name"] for step in steps}) == len(steps)
 
 
 def test_the_official_model_knows_every_field():
@@ -122,11 +136,17 @@ def test_interruption(kubernetes):
     assert not kubernetes.jobs and kubernetes.deleted
 
 
-def test_one_of_an_attempt_before_is_replaced(kubernetes):
-    name = body()["metadata"]["name"]
-    kubernetes.jobs[name] = {"metadata": {"name": name, "labels": {"bartizan/attempt": "old"}}}
+def test_one_of_an_attempt_before_is_replaced(kubernetes, capsys):
+    held_by_an_attempt_before(kubernetes)
     follow(kubernetes)
     assert len(kubernetes.deleted) == 2 and not kubernetes.jobs
+    assert capsys.readouterr().out.count("of an attempt before is removed first") == 1
+
+
+def test_one_of_an_attempt_before_that_is_held_is_waited_for_no_longer_than_allowed(kubernetes):
+    held_by_an_attempt_before(kubernetes, finalizers=["example.com/keep"])
+    with pytest.raises(TrainJobFailed, match=r"was not made: it took longer than 0\.3 s to remove"):
+        follow(kubernetes, timeout_seconds=0.3)
 
 
 @pytest.mark.parametrize("kind", ["lost", 500, 503, 429, "refused"])

@@ -149,3 +149,17 @@ def test_decoder_is_found_in_a_model(decoded):
 def test_wrong_numbers(options, decoded, pictures):
     with pytest.raises(ValueError, match="weights must be finite and not negative"):
         next(two_phase_losses(decoded(), pictures, TARGETS, **options))
+
+
+def test_clean_images_have_their_share_of_the_first_phase(decoded, pictures):
+    """In evaluation mode, where passes do not change each other."""
+    decoder, noisy = decoded(), add_uniform_noise(pictures, 0.1, seed=3)
+    options = {"second": "none", **OPEN}
+    [clean] = two_phase_losses(decoder, pictures, TARGETS, **options)
+    [attacked] = two_phase_losses(decoder, pictures, TARGETS, noisy=noisy, **options)
+    [mixed] = two_phase_losses(decoder, pictures, TARGETS, noisy=noisy, clean_share=0.25, **options)
+    expected = 0.25 * clean["loss"] + 0.75 * attacked["loss"]
+    assert torch.allclose(mixed["loss"], expected, atol=1e-6)
+    assert torch.equal(mixed["restoration"], attacked["restoration"])
+    with pytest.raises(ValueError, match=r"clean_share must be in \[0, 1\], got 2"):
+        next(two_phase_losses(decoder, pictures, TARGETS, noisy=noisy, clean_share=2, **options))

@@ -113,3 +113,23 @@ def test_what_it_needs(decoder):
         losses(RandomResizePad(decoder))
     with pytest.raises(ValueError, match="threshold above 0"):
         losses(decoder, threshold=0.0)
+
+
+def test_clean_images_beside_attacked_ones(decoder):
+    mixed = losses(copy.deepcopy(decoder), attack=PGD, clean_share=0.5, second="none")
+    attacked = losses(copy.deepcopy(decoder), attack=PGD, second="none")
+    assert mixed["restoration"] == attacked["restoration"]
+    assert mixed["loss"] < attacked["loss"]  # no attack has made the other half worse
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"noise": 8.0}, r"noise must be in \[0, 1\], got 8.0"),
+        ({"clean_share": 0.5}, "clean_share has no effect without an attack"),
+        ({"clean_share": 1.5, "attack": PGD}, r"clean_share must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_options_out_of_range(decoder, options, message):
+    with pytest.raises(ValueError, match=message):
+        losses(decoder, **options)

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from components.objectives import choose_objective
 from components.training.collapse import Look, collapse, look
+from components.training.config import TrainingConfig
+from tests.objectives.test_contract import CHOICES, PGD
 
 IMAGES = torch.full((4, 1, 2, 2), 0.5)
 LABELS = torch.zeros(4, dtype=torch.int64)
@@ -63,3 +66,64 @@ def test_a_folded_model_withstands_one_step_alone():
 def test_falls_and_gaps(before, now, collapsed):
     looks = [Look(fgsm_accuracy=f, pgd_accuracy=p) for f, p in (now, before)]
     assert (collapse(*looks) is not None) == collapsed
+
+
+class Seen(nn.Module):
+    """Knows whether anybody has asked for a gradient of its images."""
+
+    latent_features = ("features",)
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+        self.attacked = False
+
+    def forward(self, images):
+        self.attacked |= images.requires_grad
+        return self.head(self.features(images).mean((2, 3)))
+
+
+@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+def test_who_attacks_may_be_watched_and_nobody_else(choice):
+    model, images = Seen(), torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    objective = choose_objective(choice)
+    objective.prepare(model)
+    for epoch in range(2):
+        objective(model, images, torch.eye(3), epoch=epoch)
+    assert model.attacked == watched(choice)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"name": "restoration"}, False),
+        ({"name": "restoration", "attack": None}, False),
+        ({"name": "restoration", "attack": PGD | {"epsilon": 0.1}}, True),
+        ({"name": "warmed_up", "epochs": 1, "first": "cross_entropy", "then": "mart"}, True),
+        (
+            {"name": "warmed_up", "epochs": 1, "first": {"name": "free"}, "then": "restoration"},
+            True,
+        ),
+        (
+            {
+                "name": "warmed_up",
+                "epochs": 1,
+                "first": "cross_entropy",
+                "then": {"name": "restoration"},
+            },
+            False,
+        ),
+    ],
+)
+def test_objectives_with_and_without_an_attack(choice, expected):
+    assert watched(choice) == expected
+
+
+def watched(choice):
+    """Say whether settings that watch an objective for collapse are taken."""
+    try:
+        TrainingConfig(objective=choice, collapse_epsilon=EPSILON)
+    except ValueError as error:
+        assert str(error).endswith("which does not attack")
+        return False
+    return True

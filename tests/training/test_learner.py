@@ -273,7 +273,7 @@ def test_free_replays_each_batch_and_goes_on_where_it_was():
     steps(first, 1)
     state, second = copy.deepcopy(first.state()), learner(choose_objective(free))
     second.restore(state)
-    assert float(state["objective"]["perturbation"].abs().max()) > 0
+    assert float(state["own"][0]["objective"]["perturbation"].abs().max()) > 0
     for weight, value in zip(steps(second, 1), expected, strict=True):
         assert torch.equal(weight, value)
     once = steps(learner(choose_objective({**free, "replays": 1})), 2)

@@ -81,10 +81,44 @@ def test_two_processes_and_one(digits_shards, tmp_path, monkeypatch):
     assert [event["done"] for event in shown].count(0) == 2  # begun, and nothing taken up
 
 
+NORMALISED = {
+    "backbone": {"name": "resnet18", "widths": [4, 4, 8, 8]},
+    "selection": None,
+    "collapse_epsilon": 0.0,
+    "epochs": 1,
+}
+DECODER = {"name": "feature_pyramid_decoder", "width": 4, "trunk": "own_norms", "image_size": 8}
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Of 1,158 images the last batch has one, which all processes take.
+        {"objective": {"name": "cross_entropy"}, "batch_size": 89},
+        # No gate opens: what is behind it must not be moved, not even by weight decay.
+        {
+            "defences": (DECODER,),
+            "objective": {"name": "restoration", "second": "recomputed", "threshold": 1e-6},
+            "batch_size": 579,
+        },
+    ],
+    ids=["one_image_left", "closed_gate"],
+)
+def test_two_processes_are_one_batch(changes, digits_shards, tmp_path):
+    settings = replace(SETTINGS, **NORMALISED | changes)
+    start(digits_shards, tmp_path, **NORMALISED | changes)
+    train(settings, data=digits_shards, target=tmp_path / "one")
+    one, two = load_checkpoint(tmp_path / "one"), load_checkpoint(tmp_path / "model")
+    for name, weight in one.state_dict().items():
+        assert torch.allclose(weight, two.state_dict()[name], rtol=1e-3, atol=1e-3), name
+
+
 @pytest.mark.usefixtures("deadline")
 def test_an_error_in_one_process_ends_all_and_is_said(digits_shards, tmp_path):
     wild = {"learning_rate": 1e12, "schedule": {"name": "constant"}, "average_decay": 0.0}
-    wild["objective"] = {"name": "cross_entropy"}  # an attack would complain before the loss does
+    wild |= {"objective": {"name": "cross_entropy"}, "collapse_epsilon": 0.0}
+    # An attack would complain before the loss does.
     with pytest.raises(TrainingFailed, match="FloatingPointError: the loss became"):
         start(digits_shards, tmp_path, **wild)
 
@@ -96,7 +130,8 @@ from components.tracking import Run
 from components.training.config import TrainingConfig
 from components.training.start import start_training
 settings, data, folder = TrainingConfig.from_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-start_training(settings, data=data, target=folder, initial=None, state=folder, run=Run("train"))
+target, state = folder / "model", folder / "state"
+start_training(settings, data=data, target=target, initial=None, state=state, run=Run("train"))
 """
 
 
@@ -107,7 +142,7 @@ def test_a_killed_step_leaves_no_process_behind(digits_shards, tmp_path):
     folder = tmp_path / "a folder of this test alone"
     command = [sys.executable, "-c", STEP, endless.to_json(), digits_shards, folder]
     step = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    while not (folder / "newest.state").exists():
+    while not (folder / "state" / "newest.state").exists():
         assert step.poll() is None
         time.sleep(0.1)
     assert len(named(folder)) == 4  # step, torchrun and two at work
@@ -115,6 +150,33 @@ def test_a_killed_step_leaves_no_process_behind(digits_shards, tmp_path):
     step.wait()
     while named(folder):
         time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("deadline")
+def test_killed_together_they_come_to_the_same_weights(digits_shards, tmp_path):
+    """Bit by bit, though each draws for another number of images and carries its own attack."""
+    changes = NORMALISED | {
+        "objective": {"name": "free", "epsilon": 0.1, "replays": 2},
+        "augmentations": ({"name": "rotate", "degrees": 10.0, "probability": 0.5},),
+        "backbone": {"name": "wide_resnet", "depth": 10, "widen_factor": 1, "dropout": 0.2},
+    }
+    start(digits_shards, tmp_path / "whole", **changes)
+    settings = replace(SETTINGS, processes=2, state_seconds=0.0, **changes)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", STEP, settings.to_json(), digits_shards, folder]
+    step = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    while not (folder / "state" / "previous.state").exists():
+        assert step.poll() is None
+        time.sleep(0.05)
+    step.kill()
+    step.wait()
+    while named(folder):
+        time.sleep(0.1)
+    assert not (folder / "model").exists()
+    subprocess.run(list(map(str, command)), check=True)
+    one, two = (load_checkpoint(tmp_path / name / "model") for name in ("whole", "killed"))
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, two.state_dict()[name]), name
 
 
 def named(folder):
@@ -132,10 +194,6 @@ def test_a_batch_must_be_enough_for_all(digits_shards):
 
 
 def test_alone_there_is_nothing_to_exchange():
-    model = torch.nn.Linear(2, 1)
-    model(torch.ones(1, 2)).sum().backward()
-    before = model.weight.grad.clone()
-    Processes().average_gradients(model, 1.0)
-    assert torch.equal(model.weight.grad, before)
-    values = {"a": 1.5, "b": 2.0}
-    assert json.dumps(Processes().add_up(values, torch.device("cpu"))) == json.dumps(values)
+    values, alone = {"a": 1.5, "b": 2.0}, Processes()
+    assert json.dumps(alone.add_up(values, torch.device("cpu"))) == json.dumps(values)
+    assert alone.gather("mine") == ["mine"] and alone.agree(True) and not alone.agree(False)

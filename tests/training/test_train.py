@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from components.data.config import DataConfig
 from components.data.index import read_index, write_index
+from components.data.prepare import prepare
 from components.models.checkpoint import load_checkpoint, read_provenance
 from components.storage import open_folder
 from components.training.config import TrainingConfig
-from components.training.train import initial_model, streams, train
+from components.training.train import TrainingCollapsed, streams, train
 
 SETTINGS = TrainingConfig(
     backbone={"name": "lenet5"}, objective={"name": "cross_entropy"}, epochs=1
@@ -94,21 +96,16 @@ def test_stage_starts_from_the_initial_weights_and_changes_defences(
     assert torch.equal(before.backbone.dense4.weight, after.backbone.dense4.weight)
 
 
-def test_no_backbone_and_no_initial_model(digits_shards):
-    with pytest.raises(ValueError, match="needs a backbone"):
-        initial_model(replace(SETTINGS, backbone=None), read_index(digits_shards), None)
-
-
-def test_backbone_that_is_not_the_initial_models(trained, digits_shards):
-    other = replace(SETTINGS, backbone={"name": "timm", "model": "resnet18"})
-    with pytest.raises(ValueError, match="leave the backbone out"):
-        initial_model(other, read_index(digits_shards), trained[0])
-
-
-def test_classes_that_are_not_the_initial_models(trained, digits_shards):
-    index = replace(read_index(digits_shards), classes=("cat", "dog"))
-    with pytest.raises(ValueError, match="knows the classes"):
-        initial_model(replace(SETTINGS, backbone=None), index, trained[0])
+def test_a_first_epoch_that_collapses_leaves_nothing_to_keep(trained, digits_shards, tmp_path):
+    """What has met small attacks alone withstands a larger step far better than five of them."""
+    attack = {"name": "fgsm_rs", "epsilon": 0.1}
+    settings = replace(SETTINGS, objective=attack, collapse_epsilon=0.17, batch_size=16)
+    for _ in range(2):  # also where the state of the first attempt is found
+        with pytest.raises(TrainingCollapsed, match="several, after the first epoch already"):
+            train(settings, data=digits_shards, target=tmp_path, state=tmp_path / "state")
+    assert not (tmp_path / "model.json").exists()
+    kept = train(settings, data=digits_shards, target=tmp_path, initial=trained[0])
+    assert kept["epoch"] == 0  # the initial model
 
 
 def test_a_loss_that_explodes_is_said(digits_shards, tmp_path):
@@ -161,3 +158,12 @@ def test_an_unknown_augmentation_is_named_before_anything_is_read(tmp_path):
     settings = replace(SETTINGS, augmentations=({"name": "blurr"},))
     with pytest.raises(ValueError, match="unknown name 'blurr'"):
         train(settings, data=tmp_path / "missing", target=tmp_path)
+
+
+def test_a_last_batch_without_statistics_is_refused(tmp_path):
+    """VGG16 normalises what it knows of an image as a whole."""
+    prepare(DataConfig(source={"name": "digits"}, image_size=32), tmp_path)
+    backbone = {"name": "vgg16", "widths": [2] * 15}
+    settings = replace(SETTINGS, backbone=backbone, batch_size=89)  # of 1,158 images
+    with pytest.raises(ValueError, match="1158 images leave one alone in the last batch"):
+        train(settings, data=tmp_path, target=tmp_path / "model")
