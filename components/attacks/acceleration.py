@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
+from types import MethodType
 from typing import Any
 
 import torch
@@ -228,22 +229,31 @@ def _lowered(found: SearchCopy, example: Images) -> SearchCopy:
     network = copy.deepcopy(found.network)
     with torch.no_grad(), _seeded(example.device, _SEEDS[0]):
         last = last_layer(network, example[:2])
-    for name, module in list(network.named_modules()):
+    for name, module in network.named_modules():
         if name == last:
-            network.set_submodule(name, _InFloat32(module))
+            keep_float32(module)
         elif type(module) in (nn.Conv2d, nn.Linear):
             module.to(torch.bfloat16)
     return SearchCopy(network, folded=found.folded, precision="bfloat16")
 
 
-class _InFloat32(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.training = layer, False
+def keep_float32(layer: nn.Module) -> None:
+    """Let a layer work in float32 amid lower precision; it stays where it is, and is still it.
 
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return self.layer(features.float())
+    Defences look it up by its name, and bound its weights.
+    """
+    layer.forward = MethodType(_in_float32, layer)
+
+
+def kept_float32(layer: nn.Module) -> bool:
+    """Say whether a layer works in float32 amid lower precision."""
+    return getattr(layer.forward, "__func__", None) is _in_float32
+
+
+def _in_float32(layer: nn.Module, features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        output: Tensor = type(layer).forward(layer, features.float())
+        return output
 
 
 @torch.no_grad()

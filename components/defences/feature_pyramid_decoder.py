@@ -27,6 +27,8 @@ from components.tensors import Classifier, Images, Logits
 Views: TypeAlias = tuple[Classifier, ...]
 Group: TypeAlias = Literal["front", "restore", "back_only", "head"]
 
+_WIDTH = 256
+
 
 class FeaturePyramidDecoder(Defended):
     """Restores the image from the network's features, and passes that through the network again.
@@ -72,7 +74,7 @@ class FeaturePyramidDecoder(Defended):
         self,
         inner: nn.Module,
         *,
-        width: int = 256,
+        width: int = _WIDTH,
         levels: Sequence[str] = (),
         denoise_at: Sequence[str] = (),
         denoise: Denoising = "nonlocal",
@@ -96,8 +98,15 @@ class FeaturePyramidDecoder(Defended):
             raise ValueError(
                 f"trunk {trunk!r} and middle {middle!r} have no effect without restore and 2 passes"
             )
-        if not restore and (passes == 1 or restore_space == "normalised"):
-            raise ValueError("without restore there are no 1 pass and no restore_space to choose")
+        if not restore and (passes == 1 or width != _WIDTH or restore_space == "normalised"):
+            raise ValueError(
+                "without restore there are no 1 pass, no width and no restore_space to choose"
+            )
+        missing = "back" if passes == 1 else "" if restore else "front"
+        if denoise_in == missing:
+            raise ValueError(f"denoise_in {denoise_in!r} has no effect without a {missing} pass")
+        if denoise == "none" and (denoise_in != "both" or denoise_at):
+            raise ValueError("denoise_in and denoise_at have no effect where denoise is none")
         self.passes, self.restores = passes, restore
         self.middle, self.denoise_in = middle, denoise_in
         self.bound, self.lipschitz, self.scale = bound, lipschitz, scale
@@ -134,10 +143,10 @@ class FeaturePyramidDecoder(Defended):
         randomised = is_randomised(self.inner)
         trunks = (self.inner, self.inner if self.back is None else self.back)
         views = tuple(honest_view(trunk, draws=1 if randomised else draws) for trunk in trunks)
-        if not randomised:
-            return lambda images: self.parts(images, views=views).unbounded
 
         def view(images: Images) -> Logits:
+            if not is_randomised(self.inner):  # asked anew: `unmoved` stops what draws meanwhile
+                return self.parts(images, views=views).unbounded
             drawn = [self.parts(images, views=views).unbounded for _ in range(draws)]
             return torch.stack([logits.log_softmax(1) for logits in drawn]).mean(0)
 

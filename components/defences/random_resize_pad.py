@@ -1,6 +1,8 @@
 """Random resize-pad: every forward pass sees the image at another size and place."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -8,9 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from components.defences.defended import Defended, honest_view
-from components.tensors import Classifier, Images, Logits
-
-_STRIDE = 1_000_003  # between the seeds of two calls; a prime, so that few seeds share draws
+from components.tensors import Classifier, Images, Logits, bounded
 
 
 class RandomResizePad(Defended):
@@ -35,8 +35,9 @@ class RandomResizePad(Defended):
         fixed: no draws, but the smallest side in the middle, for exports that cannot draw.
         interpolation: of the smaller image.
         fill: value of the padded pixels, in [0, 1].
-        seed: of draws of its own, anew for each call in turn; None draws from torch's global
-            generator.
+
+    Attributes:
+        moves: pixels change their places in evaluation mode.
 
     Raises:
         ValueError: an option is out of range or has no effect.
@@ -53,7 +54,6 @@ class RandomResizePad(Defended):
         fixed: bool = False,
         interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
         fill: float = 0.0,
-        seed: int | None = None,
     ) -> None:
         super().__init__(inner)
         if not 0 < min_size <= 1:
@@ -62,12 +62,13 @@ class RandomResizePad(Defended):
             raise ValueError(f"fill must be in [0, 1], got {fill}")
         if form == "published" and min_size == 1:
             raise ValueError("the published form never draws the full side; min_size must be below")
-        if fixed and (form == "published" or per_sample or seed is not None):
-            raise ValueError("fixed draws nothing; leave form, per_sample and seed out")
+        if fixed and (form == "published" or per_sample):
+            raise ValueError("fixed draws nothing; leave form and per_sample out")
         self.min_size, self.train_only, self.form = min_size, train_only, form
         self.per_sample, self.fixed, self.fill = per_sample, fixed, fill
-        self.interpolation, self.seed, self._calls = interpolation, seed, 0
-        self.randomised = not (train_only or fixed) and min_size < 1
+        self.interpolation = interpolation
+        self.moves = not train_only and min_size < 1
+        self.randomised = self.moves and not fixed
 
     def forward(self, images: Images) -> Logits:
         """Classify, with one draw of size and place for the whole batch, or for each image.
@@ -75,34 +76,32 @@ class RandomResizePad(Defended):
         Raises:
             ValueError: the form is the published one and the images are not square.
         """
-        if self.train_only and not self.training:
-            return self.inner(images)
-        return self.inner(self._resize_and_pad(images))
+        if self.moves or (self.train_only and self.training):
+            images = self._resize_and_pad(images)
+        return self.inner(images)
 
     def honest_view(self, draws: int) -> Classifier:
         """Average log-probabilities over draws, so that gradients point where most draws do."""
         inner = honest_view(self.inner, draws=draws)
-        if self.fixed and not self.train_only:
-            return lambda images: inner(self._resize_and_pad(images))
-        if not self.randomised:
+        if not self.moves:
             return inner
 
         def view(images: Images) -> Logits:
+            if not self.moves:  # `unmoved` stops views that were made before as well
+                return inner(images)
+            if self.fixed:
+                return inner(self._resize_and_pad(images))
             drawn = [inner(self._resize_and_pad(images)) for _ in range(draws)]
             return torch.stack([logits.log_softmax(1) for logits in drawn]).mean(0)
 
         return view
 
     def _resize_and_pad(self, images: Images) -> Images:
-        generator = None
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed(self.seed + _STRIDE * self._calls)
-            self._calls += 1
         if not self.per_sample:
-            return self._resized_and_padded(images, generator)
-        return torch.cat([self._resized_and_padded(one, generator) for one in images.split(1)])
+            return self._resized_and_padded(images)
+        return torch.cat([self._resized_and_padded(one) for one in images.split(1)])
 
-    def _resized_and_padded(self, images: Images, generator: torch.Generator | None) -> Images:
+    def _resized_and_padded(self, images: Images) -> Images:
         height, width = images.shape[-2:]
         if self.fixed:
             (new_height, top), (new_width, left) = (
@@ -111,21 +110,39 @@ class RandomResizePad(Defended):
         elif self.form == "published":
             if height != width:
                 raise ValueError(f"the published form takes square images, got {height} x {width}")
-            new_height = new_width = _integer(
-                min(_smallest(height, self.min_size), height - 1), height, generator
-            )
-            left = _integer(0, width - new_width, generator)
-            top = _integer(0, height - new_height, generator)
+            smallest = min(_smallest(height, self.min_size), height - 1)
+            new_height = new_width = _integer(smallest, height)
+            left = _integer(0, width - new_width)
+            top = _integer(0, height - new_height)
         else:
-            new_height, top = _draw(height, self.min_size, generator)
-            new_width, left = _draw(width, self.min_size, generator)
+            new_height, top = _draw(height, self.min_size)
+            new_width, left = _draw(width, self.min_size)
         smaller = functional.interpolate(
             images, size=(new_height, new_width), mode=self.interpolation
         )
         if self.interpolation == "bicubic":
-            smaller = smaller.clamp(0, 1)  # it overshoots at edges
+            smaller = bounded(smaller)  # it overshoots at edges
         right, bottom = width - new_width - left, height - new_height - top
         return functional.pad(smaller, (left, right, top, bottom), value=self.fill)
+
+
+def moving_pads(model: nn.Module) -> list[RandomResizePad]:
+    """Give every resize-pad inside a model that moves pixels in evaluation mode."""
+    return [part for part in model.modules() if isinstance(part, RandomResizePad) and part.moves]
+
+
+@contextmanager
+def unmoved(model: nn.Module) -> Iterator[None]:
+    """Let every resize-pad inside a model, in evaluation mode, hand images on as they are."""
+    pads = moving_pads(model)
+    randomised = [pad.randomised for pad in pads]
+    try:
+        for pad in pads:
+            pad.moves = pad.randomised = False
+        yield
+    finally:
+        for pad, draws in zip(pads, randomised, strict=True):
+            pad.moves, pad.randomised = True, draws
 
 
 @torch.no_grad()
@@ -163,10 +180,10 @@ def predict_ensemble(
     return drawn.log_softmax(2).logsumexp(0) - math.log(draws)
 
 
-def _draw(side: int, min_size: float, generator: torch.Generator | None) -> tuple[int, int]:
+def _draw(side: int, min_size: float) -> tuple[int, int]:
     """Draw a new side uniformly and an offset uniformly among those that fit it."""
-    new_side = _integer(_smallest(side, min_size), side + 1, generator)
-    return new_side, _integer(0, side - new_side + 1, generator)
+    new_side = _integer(_smallest(side, min_size), side + 1)
+    return new_side, _integer(0, side - new_side + 1)
 
 
 def _middle(side: int, min_size: float) -> tuple[int, int]:
@@ -179,6 +196,6 @@ def _smallest(side: int, min_size: float) -> int:
     return max(1, round(side * min_size))
 
 
-def _integer(low: int, high: int, generator: torch.Generator | None) -> int:
+def _integer(low: int, high: int) -> int:
     """Draw one of low, ..., high - 1."""
-    return int(torch.randint(low, high, (), generator=generator))
+    return int(torch.randint(low, high, ()))

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from components.defences.bit_depth import StraightThrough
 from components.defences.defended import Defended, honest_view
-from components.tensors import Classifier, Images, Logits
+from components.tensors import Classifier, Images, Logits, bounded
 
 _PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate"}
 
@@ -80,7 +80,9 @@ class Smoothing(Defended):
     def _smooth(self, images: Images) -> Images:
         for _ in range(self.passes):
             images = self._filter(images)
-        return images.clamp(0, 1)
+        # Its weights are not negative and sum to 1, so that pixels of [0, 1] leave it by rounding
+        # alone, which must not stop the gradient of white ones.
+        return bounded(images)
 
     def _filter(self, images: Images) -> Images:
         batch, channels, height, width = images.shape

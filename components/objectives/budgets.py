@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from components.config import unknown
+from components.defences.random_resize_pad import moving_pads
 from components.objectives.crafting import View
 from components.objectives.importance import (
     METHODS,
@@ -31,7 +32,7 @@ class Budget(NamedTuple):
     Attributes:
         epsilon: of every pixel, broadcastable to the images.
         constant: which images had a constant map, so that epsilon is large everywhere.
-        logits: of the clean images, if the model was asked.
+        logits: of the clean images through the view, if it was asked.
     """
 
     epsilon: Tensor
@@ -113,7 +114,9 @@ class PixelBudget:
             return centred_maps(labels, size), None
         seen = look(view, images, layer=self.layer)
         classes = chosen_classes(seen, labels, self.of)
-        return METHODS[self.method](seen.features, seen.slopes(classes)), seen.logits
+        maps = METHODS[self.method](seen.features, seen.slopes(classes))
+        # `look` holds still what moves pixels, so these logits are not the view's.
+        return maps, None if moving_pads(view.network) else seen.logits
 
     def figures(self, budget: Budget, images: Images, attacked: Images) -> dict[str, Tensor]:
         """Give what a curve should show of a batch, as means over it.

@@ -14,7 +14,7 @@ from components.objectives.renewal import renewed_copy
 from components.tensors import Classifier, Images, Logits
 
 Precision: TypeAlias = Literal["auto", "bfloat16", "float32"] | None
-"""Of the copy that is attacked, as of `search_copy`; None attacks the model itself."""
+"""Of the copy that is attacked, as of `search_copy`; None attacks the model itself, in float32."""
 
 Forwards: TypeAlias = Literal["separate", "joint", "legacy"]
 """How clean and adversarial images pass a model that normalises each batch by itself."""
@@ -56,6 +56,8 @@ class View:
 def attack_view(model: nn.Module, images: Images, precision: Precision) -> Iterator[View]:
     """Open a model for attack: frozen, in evaluation mode, through its honest view.
 
+    Autocast around it ends where the view begins: what precision training has is its own affair.
+
     Args:
         model: as it was when the view is closed, also after an exception.
         images: of the batch; a copy has to agree with the model on the first two.
@@ -65,7 +67,8 @@ def attack_view(model: nn.Module, images: Images, precision: Precision) -> Itera
     Raises:
         ValueError: the precision is unknown.
     """
-    with untouched(model):
+    # In bfloat16 the model would agree with no copy, and gradients of a sure model would vanish.
+    with untouched(model), torch.autocast(images.device.type, enabled=False):
         copy = precision and renewed_copy(model, images[:_EXAMPLES], precision=precision)
         if not copy:
             yield View(model, honest_view(model))

@@ -57,14 +57,12 @@ def fgsm_regularised(
         ``fgsm_loss`` and ``targeted_loss``; means over the batch.
 
     Raises:
-        ValueError: an option is not as described.
+        ValueError: a weight is negative, the probability or a radius lies outside [0, 1], or there
+            is no radius.
     """
     check_images(images, targets.argmax(1))
-    if not 0 <= smallest_epsilon <= largest_epsilon <= 1 or epsilons < 1:
-        raise ValueError(
-            "epsilons must be at least one, from smallest to largest within [0, 1], "
-            f"got {epsilons} from {smallest_epsilon} to {largest_epsilon}"
-        )
+    weights = {"fgsm": fgsm_weight, "targeted": targeted_weight, "mixup": mixup_weight}
+    _check(weights, cutmix_probability, smallest_epsilon, largest_epsilon, epsilons)
     generator = torch.Generator(images.device).manual_seed(seed)
     grid = torch.linspace(smallest_epsilon, largest_epsilon, epsilons).tolist()
     radii = [grid[int(_below(epsilons, 1, generator))] for _ in range(2)]
@@ -87,6 +85,20 @@ def fgsm_regularised(
             loss = loss + weight * part
             parts[f"{name}_loss"] = part.detach()
     return {"loss": loss, **parts}
+
+
+def _check(
+    weights: dict[str, float], probability: float, smallest: float, largest: float, epsilons: int
+) -> None:
+    if min(weights.values()) < 0:
+        raise ValueError(f"weights must be at least 0, got {weights}")
+    if not 0 <= probability <= 1:
+        raise ValueError(f"cutmix_probability must be in [0, 1], got {probability}")
+    if not 0 <= smallest <= largest <= 1 or epsilons < 1:
+        raise ValueError(
+            "epsilons must be at least one, from smallest to largest within [0, 1], "
+            f"got {epsilons} from {smallest} to {largest}"
+        )
 
 
 def _below(limit: int, count: int, generator: torch.Generator) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.defences.defended import honest_view
-from components.tensors import Images, Targets
+from components.defences.defended import is_defended
+from components.tensors import Images, Targets, bounded
 
 
 class Free:
@@ -53,22 +53,30 @@ class Free:
     ) -> dict[str, Tensor]:
         """Give the cross-entropy on images with the perturbation as it is by now.
 
-        The model is trained through its honest view, which has the same answers: the attack takes
-        its gradient from there.
+        One gradient trains the model and moves the perturbation. Behind a defence they are two: the
+        model's own may be masked, and the honest view may have other answers in training mode.
 
         Args:
-            model: in training mode.
+            model: in training mode, without defences.
             images: float32 in [0, 1].
             targets: class probabilities.
             seed: without effect.
 
         Returns:
             ``loss``, the mean over the batch. Its backward pass prepares the next step.
+
+        Raises:
+            ValueError: the model wears a defence.
         """
+        if is_defended(model):
+            raise ValueError(
+                "free attacks along the gradient that trains the model, which a defence may mask; "
+                "leave the defences out, or take fgsm_rs, which attacks through their honest view"
+            )
         shift = self._advanced(images)[: len(images)].clone().requires_grad_(True)
         self._latest = shift
         # The gradient stops at pixels that leave [0, 1], as in the published code.
-        logits = honest_view(model, draws=1)((images + shift).clamp(0, 1))
+        logits = model(bounded(images + shift))
         return {"loss": functional.cross_entropy(logits.float(), targets)}
 
     def state(self) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def mart(
         attack: model, images, labels and seed to adversarial images.
         beta: weight of the divergence, lambda in the paper.
         legacy_constants: add what the published code adds inside its logarithms.
-        forwards: see `paired_logits`.
+        forwards: ``separate`` or ``joint``, see `paired_logits`.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
         seed: of the attack, one for all or one per image.
@@ -53,7 +53,7 @@ def mart(
         ``loss`` and its parts, ``boosted_loss`` and ``weighted_divergence``; means over the batch.
 
     Raises:
-        ValueError: beta is negative.
+        ValueError: beta is negative, or forwards is neither of these.
     """
     labels = targets.argmax(1)
 
@@ -77,11 +77,14 @@ def misclassification_aware(
     """Give the loss of MART on images that are attacked already.
 
     Raises:
-        ValueError: beta is negative.
+        ValueError: beta is negative, or forwards is neither separate nor joint.
     """
     if not beta >= 0:
         raise ValueError(f"beta must be at least 0, got {beta}")
-    _, adversarial, clean = paired_logits(model, images, attacked, forwards)
+    # Legacy is of TRADES alone: the published code of MART passes clean images once.
+    if forwards not in ("separate", "joint"):
+        raise ValueError(f"forwards of mart and part_m must be separate or joint, got {forwards!r}")
+    clean, adversarial, _ = paired_logits(model, images, attacked, forwards)
     parts = _legacy if legacy_constants else _exact
     boosted, moved, unsure = parts(clean, adversarial, labels)
     boosted_loss, weighted = boosted.mean(), (moved * unsure).mean()
@@ -109,9 +112,10 @@ def _legacy(
 ) -> tuple[PerSample, PerSample, PerSample]:
     """Give the same with the constants of the published code."""
     column = labels[:, None]
-    before, after = clean.float().softmax(1), adversarial.float().softmax(1)
+    known, after = clean.float().log_softmax(1), adversarial.float().softmax(1)
+    before = known.exp()
     rival = after.scatter(1, column, -torch.inf).amax(1)
     boosted = functional.cross_entropy(adversarial.float(), labels, reduction="none")
     boosted = boosted - torch.log(1.0001 - rival + 1e-12)
-    moved = (torch.special.xlogy(before, before) - before * torch.log(after + 1e-12)).sum(1)
+    moved = (before * (known - torch.log(after + 1e-12))).sum(1)
     return boosted, moved, 1.0000001 - before.gather(1, column).squeeze(1)

@@ -41,11 +41,11 @@ def n_fgsm(
         ``loss``, the mean over the batch, and the same as ``adversarial_loss``.
 
     Raises:
-        ValueError: epsilon or noise_share is negative.
+        ValueError: epsilon lies outside [0, 1], or noise_share is negative.
     """
-    if not (epsilon >= 0 and noise_share >= 0):
+    if not (0 <= epsilon <= 1 and noise_share >= 0):
         raise ValueError(
-            f"epsilon and noise_share must be at least 0, got {epsilon} and {noise_share}"
+            f"epsilon must be in [0, 1] and noise_share at least 0, got {epsilon} and {noise_share}"
         )
     labels = targets.argmax(1)
     check_images(images, labels)

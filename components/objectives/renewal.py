@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from components.attacks.acceleration import SearchCopy, search_copy
+from components.attacks.acceleration import SearchCopy, keep_float32, kept_float32, search_copy
 from components.attacks.folding import fold
 from components.tensors import Images
 
@@ -84,12 +84,9 @@ def _alike(made: SearchCopy, model: nn.Module, example: Images) -> SearchCopy:
     for name, module in made.network.named_modules():
         if type(module) not in (nn.Conv2d, nn.Linear):
             continue
-        if name in layers:
-            layers[name].to(module.weight.dtype)
-        else:  # a layer kept in float32 amid lower precision, inside a module that sees to it
-            outer = name.rpartition(".")[0]
-            keeper = type(made.network.get_submodule(outer))
-            network.set_submodule(outer, keeper(layers[outer]))
+        layers[name].to(module.weight.dtype)
+        if kept_float32(module):
+            keep_float32(layers[name])
     return SearchCopy(network, folded=made.folded, precision=made.precision)
 
 

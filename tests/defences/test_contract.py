@@ -141,8 +141,10 @@ def test_same_draws_same_logits(choice, bare, lin400):
 def test_gradient_of_the_honest_view_predicts_its_values(choice, lin400, blocks):
     """Along random directions it agrees with finite differences, also in a stack.
 
-    Where pixels are rounded, they have to move by several levels to tell.
+    Where pixels are rounded, they have to move by several levels to tell. No two pixels are alike,
+    where a median has a kink, and none is near 0 or 1, beyond which a difference would look.
     """
+    images = 0.1 + 0.8 * torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     pyramid = "feature_pyramid_decoder"
     others = DEFENCES if choice.keys() == {"name"} else ()
     for other in [None, *others]:
@@ -154,7 +156,7 @@ def test_gradient_of_the_honest_view_predicts_its_values(choice, lin400, blocks)
             stacks.append(put_on(choice, put_on({"name": other}, model)))
         step, least = (0.5, 0.85) if "bit_depth" in names else (0.01, 0.99)
         for defended in stacks:
-            found = gradient_agrees(honest_view(defended), lin400.images[:30], step)
+            found = gradient_agrees(honest_view(defended), images, step)
             assert found > least, (other, found)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from components.attacks.acceleration import search_copy
+from components.attacks.acceleration import LIMITS, search_copy
 from components.defences.defended import honest_view
 from components.defences.denoising import Denoise, non_local
 from components.defences.feature_pyramid_decoder import FeaturePyramidDecoder
-from components.defences.random_resize_pad import RandomResizePad
+from components.defences.random_resize_pad import RandomResizePad, unmoved
 from components.defences.restoration import Restoration
 from components.models.build import ModelSpec, Normalise, build_model
 from components.models.checkpoint import load_checkpoint, save_checkpoint
@@ -163,7 +163,7 @@ def test_options_of_the_middle(decoded, pictures):
 
 @torch.no_grad()
 def test_ablations(decoded, pictures):
-    bare = decoded(restore=False, denoise="none", middle="raw", bound="none")
+    bare = decoded(restore=False, width=256, denoise="none", middle="raw", bound="none")
     expected = bare.inner(pictures + non_local(pictures))
     assert torch.allclose(bare(pictures), expected, atol=1e-5)
     once = decoded(passes=1, denoise="none", bound="none")
@@ -271,14 +271,21 @@ def test_what_draws_inside_is_averaged(decoded, pictures):
     torch.manual_seed(3)
     drawn = [wrapped.parts(pictures).unbounded.log_softmax(1) for _ in range(4)]
     assert torch.allclose(found, torch.stack(drawn).mean(0), atol=1e-5)
+    view = honest_view(wrapped, draws=4)
+    with unmoved(wrapped):
+        assert torch.equal(view(pictures), wrapped.parts(pictures).unbounded)
 
 
-def test_the_fast_copy_of_attacks_agrees(decoded, pictures):
-    decoder = decoded()
-    found = search_copy(decoder, pictures, precision="float32")
-    if found is not None:
-        with torch.no_grad():
-            assert (found(pictures) - decoder(pictures)).abs().max() < 1e-3
+@pytest.mark.parametrize("bound", ["tanh", "spectral", "spectral_tanh"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_the_fast_copy_of_attacks_agrees(decoded, pictures, bound, precision):
+    decoder = decoded(bound=bound)
+    found = search_copy(decoder, pictures, precision=precision)
+    assert found is not None
+    expected = decoder(pictures)
+    near = LIMITS[found.precision] * expected.std(correction=0)
+    assert (found(pictures) - expected).abs().max() <= near
 
 
 @pytest.mark.parametrize("options", [{}, {"trunk": "own_norms", "denoise": "projected"}])
@@ -317,7 +324,18 @@ def test_checkpoint_round_trip(options, tmp_path):
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"scale": -1.0}, "scale must be finite and above 0, got -1.0"),
         ({"passes": 1, "trunk": "separate"}, "have no effect without restore and 2 passes"),
-        ({"restore": False, "passes": 1}, "without restore"),
+        ({"restore": False, "passes": 1, "width": 256}, "without restore there are no 1 pass"),
+        ({"restore": False, "width": 128}, "without restore there are no 1 pass, no width"),
+        (
+            {"restore": False, "width": 256, "denoise_in": "front"},
+            "denoise_in 'front' has no effect without a front pass",
+        ),
+        (
+            {"passes": 1, "denoise_in": "back"},
+            "denoise_in 'back' has no effect without a back pass",
+        ),
+        ({"denoise": "none", "denoise_in": "back"}, "have no effect where denoise is none"),
+        ({"denoise": "none", "denoise_at": ["block1"]}, "have no effect where denoise is none"),
         ({"restore_space": "normalised"}, "does not normalise its images"),
         ({"levels": ["block1", "blok2"]}, "the network has no block 'blok2'"),
         ({"levels": ["block2", "linear"]}, "linear does not give one feature map"),

@@ -1,14 +1,17 @@
 """Lipschitz head: true bounds, the floors of cross-entropy, and what saturation hides."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from components.attacks.acceleration import LIMITS, search_copy
 from components.attacks.pgd import pgd
 from components.defences.defended import honest_view
 from components.defences.lipschitz_head import LipschitzHead, bounded_weight
+from components.objectives import choose_objective
 
 FEATURES = torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
 
@@ -106,6 +109,32 @@ def test_stacked_bounds_are_the_tighter_one():
         alone = LipschitzHead(Last(), bound="spectral", lipschitz=0.5)
         alone.inner.linear.load_state_dict(stack.inner.inner.linear.state_dict())
         assert torch.allclose(stack(images), alone(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("bound", ["spectral", "spectral_tanh"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_a_fast_copy_is_bounded_too(bound, precision):
+    """Its last layer, which stays in float32 where the bound is all that comes after it."""
+    head = LipschitzHead(Last(), bound=bound)
+    images = as_images(FEATURES)
+    found = search_copy(head, images, precision=precision)
+    assert found is not None and found.precision == precision
+    near = LIMITS[precision] * head(images).std(correction=0)
+    assert (found(images) - head(images)).abs().max() <= near
+    if bound == "spectral":
+        assert found.network.inner.linear.weight.dtype == torch.float32
+    assert torch.equal(copy.deepcopy(found)(images), found(images))
+
+
+@pytest.mark.parametrize("bound", ["tanh", "spectral", "spectral_tanh"])
+def test_it_is_trained_against_a_fast_copy(bound):
+    choice = {"name": "fgsm_rs", "epsilon": 0.1, "precision": "bfloat16"}
+    objective, head = choose_objective(choice), LipschitzHead(Last(), bound=bound).train()
+    images, targets = as_images(FEATURES).sigmoid(), torch.eye(10)[torch.arange(200) % 10]
+    for _ in range(2):  # the second copy is made as the first was
+        objective(head, images, targets)["loss"].backward()
+    assert head.inner.linear.weight.grad.any()
 
 
 def test_saturation_stops_the_naive_attack_and_not_the_honest_one(lin400):

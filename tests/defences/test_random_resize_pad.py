@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from components.defences.defended import honest_view, is_randomised
-from components.defences.random_resize_pad import RandomResizePad, predict_ensemble
+from components.defences.random_resize_pad import (
+    RandomResizePad,
+    moving_pads,
+    predict_ensemble,
+    unmoved,
+)
+from components.defences.smoothing import Smoothing
 
 
 class Sight(nn.Module):
@@ -177,21 +183,37 @@ def test_other_interpolations_keep_grey_and_stay_in_range(interpolation):
         assert shown.min() >= 0 and shown.max() <= 1
 
 
-def test_a_seed_repeats_a_model_and_not_a_call():
-    images = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(2)) + 0.1
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_white_pixels_have_a_gradient(value):
+    """Just that of the interpolation, also where it rounds white up; true overshoots have none."""
+    images = torch.full((1, 1, 28, 28), value, requires_grad=True)
+    weights = torch.rand(28 * 28, generator=torch.Generator().manual_seed(1)) + 0.1
+    defended = RandomResizePad(nn.Flatten(), min_size=0.75, fixed=True, interpolation="bicubic")
+    smaller = nn.functional.interpolate(images, size=(21, 21), mode="bicubic")
+    padded = nn.functional.pad(smaller, (3, 4, 3, 4)).flatten(1)
+    found, expected = (
+        torch.autograd.grad((shown * weights).sum(), images)[0]
+        for shown in (honest_view(defended)(images), padded)
+    )
+    assert torch.allclose(found, expected, atol=1e-6) and bool((found != 0).float().mean() > 0.9)
 
-    def calls(seed):
-        defence = RandomResizePad(Sight(), min_size=0.5, seed=seed)
-        for _ in range(5):
-            defence(images)
-            yield defence.inner.images
 
-    state = torch.random.get_rng_state()
-    first = list(calls(3))
-    assert all(torch.equal(*pair) for pair in zip(first, calls(3), strict=True))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert any(not torch.equal(image, first[0]) for image in first)
-    assert any(not torch.equal(*pair) for pair in zip(first, calls(4), strict=True))
+def test_a_resize_pad_can_be_held_still():
+    """Also by a view that was made before, and whatever is around it."""
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    for options in ({}, {"per_sample": True}, {"fixed": True}, {"train_only": True}):
+        defence = RandomResizePad(nn.Flatten(), min_size=0.5, **options).eval()
+        model = nn.Sequential(Smoothing(defence), nn.Identity())
+        view, randomised = honest_view(model[0]), defence.randomised
+        assert moving_pads(model) == ([] if "train_only" in options else [defence])
+        with pytest.raises(ZeroDivisionError), unmoved(model):
+            assert not moving_pads(model) and not is_randomised(model)
+            expected = Smoothing(nn.Flatten())(images)
+            for classify in (view, honest_view(model[0]), model):
+                assert torch.equal(classify(images), expected)
+            raise ZeroDivisionError
+        assert defence.moves == ("train_only" not in options)
+        assert defence.randomised == randomised
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
@@ -216,7 +238,7 @@ def test_ensemble_averages_over_stated_draws(average, lin400):
     [
         ({"fill": 1.5}, r"fill must be in \[0, 1\], got 1.5"),
         ({"form": "published", "min_size": 1.0}, "never draws the full side"),
-        ({"fixed": True, "seed": 3}, "fixed draws nothing"),
+        ({"fixed": True, "form": "published"}, "fixed draws nothing"),
         ({"fixed": True, "per_sample": True}, "fixed draws nothing"),
     ],
 )

@@ -87,6 +87,22 @@ def test_published_backward_is_the_identity_and_the_honest_view_is_not_fooled():
     assert torch.allclose(true, smooth(weights.view(1, 3, 6, 5)).expand_as(true), atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("filter", ["mean", "gaussian"])
+def test_black_and_white_pixels_have_a_gradient(value, padding, size, filter):
+    """Just that of the filter, also where a mean of white pixels is rounded up."""
+    defended = Smoothing(nn.Flatten(), filter=filter, size=size, padding=padding)
+    images = torch.full((1, 1, 9, 9), value, requires_grad=True)
+    weights = torch.rand(81, generator=torch.Generator().manual_seed(1))
+    found, expected = (
+        torch.autograd.grad((classify(images).flatten() * weights).sum(), images)[0]
+        for classify in (honest_view(defended), defended._filter)
+    )
+    assert torch.equal(found, expected) and bool((found > 0).all())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,6 +7,8 @@ import torch
 from hypothesis.extra import numpy as arrays
 from torch import nn
 
+from components.defences import DEFENCES
+from components.defences.random_resize_pad import RandomResizePad, moving_pads
 from components.objectives import choose_objective
 from components.objectives.ascent import ascent
 from components.objectives.budgets import PixelBudget
@@ -162,6 +164,40 @@ def test_every_image_gets_its_own_mask(method):
     assert torch.equal(epsilon, torch.where(images[:, :1] > 0, 0.2, 0.1))
     swapped = epsilons(images.flip(0), method=method)
     assert torch.equal(swapped, epsilon.flip(0))
+
+
+@pytest.mark.parametrize("pad", [{}, {"per_sample": True}, {"fixed": True}])
+@pytest.mark.parametrize("around", ["bare", "smoothing"])
+def test_masks_behind_a_resize_pad_lie_on_the_image(pad, around):
+    """They are those of the images as they are, not of a smaller picture elsewhere."""
+    images, budget = corners(), PixelBudget(epsilon=0.2, low_epsilon=0.1)
+    network = RandomResizePad(Brightness(), min_size=0.5, **pad)
+    if around == "smoothing":
+        network = DEFENCES["smoothing"](network)
+        expected = DEFENCES["smoothing"](Brightness())
+    else:
+        expected = Brightness()
+    for precision in (None, "float32", "bfloat16"):
+        with attack_view(expected, images, None) as view:
+            wanted = budget(view, images, LABELS, seed=0)
+        with attack_view(network, images, precision) as view:
+            found = budget(view, images, LABELS, seed=0)
+        assert torch.equal(found.epsilon, wanted.epsilon)
+        assert found.logits is None and wanted.logits is not None
+        assert network.training and moving_pads(network)
+
+
+def test_part_t_starts_from_what_the_view_says_behind_a_resize_pad():
+    choice = {
+        "name": "part_t",
+        "attack": {"name": "ascent", "steps": 1, "start": "near"},
+        "budget": {"epsilon": 0.2, "low_epsilon": 0.1},
+    }
+    targets = torch.tensor([[1.0, 0]]).repeat(2, 1)
+    model = RandomResizePad(Brightness(), min_size=0.5).train()
+    losses = choose_objective(choice)(model, corners() * 0.5 + 0.25, targets)
+    assert bool(losses["loss"].isfinite())
+    assert float(losses["mask_density"]) == pytest.approx(9 / 54)
 
 
 def test_a_constant_map_takes_nothing_away():

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from components.attacks.fgsm import fgsm
+from components.defences import DEFENCES
 from components.objectives import choose_objective
 from components.objectives.free import Free
 from components.objectives.grad_align import alignment, grad_align, usual_weight
@@ -73,6 +74,23 @@ def test_free_takes_the_step_of_its_own_backward_pass(linear):
     expected = [0.0, 0.04, 0.08, EPSILON]
     for seen, radius in zip(linear.seen, expected, strict=True):
         assert torch.allclose(seen, IMAGES + radius * worst_direction(), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_free_moves_black_and_white_pixels(linear, value):
+    """Those that would leave [0, 1] stay."""
+    free, images = Free(epsilon=EPSILON), torch.full_like(IMAGES, value)
+    for _ in range(3):
+        free(linear, images, TARGETS)["loss"].backward()
+    expected = (images + EPSILON * worst_direction()).clamp(0, 1)
+    assert not torch.equal(expected, images)
+    assert torch.allclose(linear.seen[-1], expected)
+
+
+def test_free_refuses_a_model_whose_gradients_may_be_masked(linear):
+    for defended in (DEFENCES["bit_depth"](linear), nn.Sequential(DEFENCES["smoothing"](linear))):
+        with pytest.raises(ValueError, match="leave the defences out, or take fgsm_rs"):
+            Free(epsilon=EPSILON)(defended, IMAGES, TARGETS)
 
 
 def test_free_carries_the_perturbation_over_shorter_and_longer_batches(linear):
@@ -185,14 +203,16 @@ def test_alignment_is_a_cosine():
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"name": "n_fgsm", "epsilon": -0.1}, "at least 0"),
+        ({"name": "n_fgsm", "epsilon": -0.1}, "epsilon must be"),
+        ({"name": "n_fgsm", "epsilon": 8.0}, "epsilon must be"),
+        ({"name": "n_fgsm", "epsilon": 0.1, "noise_share": -1.0}, "noise_share at least 0"),
         ({"name": "fgsm_rs", "epsilon": 8.0}, "epsilon must be"),
         ({"name": "grad_align", "epsilon": 0.1, "weight": -1.0}, "weight"),
         ({"name": "free", "epsilon": 8.0}, "epsilon"),
         ({"name": "free", "epsilon": 0.1, "replays": 0}, "replays"),
         (
             {"name": "warmed_up", "epochs": -1, "first": "cross_entropy", "then": "cross_entropy"},
-            "e",
+            "epochs must be",
         ),
     ],
 )

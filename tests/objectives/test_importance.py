@@ -3,11 +3,13 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn import functional
 
 from components.attacks.gradients import untouched
+from components.models.build import ModelSpec, build_model
 from components.objectives.crafting import attack_view
 from components.objectives.importance import (
     METHODS,
@@ -172,6 +174,100 @@ def test_what_cannot_be_looked_at_is_refused():
             look(view, IMAGES, layer="layer4")
         with pytest.raises(ValueError, match="not '5'"):
             look(view, IMAGES, layer="5")
+
+
+def views(network, images):
+    torch.manual_seed(0)
+    return attack_view(network().eval(), images, None)
+
+
+def test_a_decoder_of_queries_is_no_feature_map():
+    """Its tokens, divided among heads, have four dimensions as well."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    spec = ModelSpec(
+        backbone={"name": "se_resnet", "head": "ml_decoder"},
+        classes=tuple("abcdefghij"),
+        image_shape=(3, 64, 64),
+        mean=(0.5,) * 3,
+        deviation=(0.25,) * 3,
+    )
+    with views(lambda: build_model(spec), images) as view:
+        assert look(view, images).features.shape == (2, 512, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "block"),
+    [
+        ("test_vit", {"img_size": 64}, "blocks.0"),
+        ("vit_tiny_patch16_224", {"img_size": 64, "qk_norm": True}, "blocks.0.attn.k_norm"),
+        ("swin_tiny_patch4_window7_224", {"img_size": 64, "embed_dim": 24}, "layers.3"),
+    ],
+)
+def test_tokens_and_channels_last_are_no_feature_maps(name, options, block):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with views(lambda: timm.create_model(name, num_classes=3, **options), images) as view:
+        with pytest.raises(ValueError, match=r"the first layer, 'patch_embed.proj', which know"):
+            look(view, images)
+        with pytest.raises(
+            ValueError, match=rf"not '{block}' has such; take one of \['patch_embed"
+        ):
+            look(view, images, layer=block)
+        named = look(view, images, layer="patch_embed.proj")
+    assert named.features.shape[2:] == named.slopes(CLASSES[:2]).shape[2:] != (1, 1)
+
+
+class Late(nn.Module):
+    """Gives features of a shape of its own, and then logits."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.shape, self.last, self.dense = shape, nn.Identity(), nn.LazyLinear(3)
+
+    def forward(self, images):
+        features = self.last(functional.interpolate(images, self.shape))
+        return self.dense(features.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("image", "shape", "fits"),
+    [
+        ((8, 8), (4, 4), True),
+        ((8, 8), (8, 8), True),
+        ((8, 8), (4, 3), False),
+        ((8, 8), (1, 1), False),
+        ((8, 8), (9, 9), False),
+        ((8, 7), (4, 3), True),
+        ((7, 10), (4, 5), True),
+        ((12, 6), (4, 2), True),
+        ((12, 6), (2, 4), False),
+        ((12, 6), (10, 1), False),
+    ],
+)
+def test_a_feature_map_has_the_shape_of_the_image(image, shape, fits):
+    network, images = Late(*shape), torch.rand(2, 3, *image)
+    network(images)
+    with attack_view(network, images, None) as view:
+        if fits:
+            assert look(view, images).features.shape == (2, 3, *shape)
+            return
+        with pytest.raises(ValueError, match="but no layer has such; take another network"):
+            look(view, images)
+
+
+def test_attention_may_be_square_and_is_no_feature_map():
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.maps, self.softmax, self.dense = nn.Conv2d(3, 4, 3), nn.Softmax(3), nn.Linear(7, 2)
+
+        def forward(self, images):
+            tokens = self.maps(images).flatten(2)[:, :, :7]
+            share = self.softmax((tokens.mT @ tokens)[:, None])
+            return self.dense(share[:, 0].mean(1))
+
+    images = IMAGES[..., :7, :]
+    with attack_view(Attends(), images, None) as view:
+        assert look(view, images).features.shape[1] == 4
 
 
 def test_whose_map_is_wanted():

@@ -98,11 +98,17 @@ def test_radii_come_from_the_grid_and_are_drawn_apart(linear):
 
 
 def test_targeted_pairs_first_go_towards_their_classes(linear):
-    """Towards some class the probability rises, and away from it on the other side it falls."""
+    """Straight to where the drawn class is likelier, and back to where it is less likely."""
     fgsm_regularised(linear, IMAGES, TARGETS, cutmix_probability=0.0, seed=2)
-    before = linear(IMAGES).log_softmax(1)
-    towards, away = (linear(half).log_softmax(1) for half in linear.seen[3].chunk(2))
-    assert bool(((towards > before) & (away < before)).any(1).all())
+    generator = torch.Generator().manual_seed(2)
+    torch.randint(20, (1,), generator=generator), torch.randint(20, (1,), generator=generator)
+    goals = torch.randint(3, (6,), generator=generator)[:, None]
+    there, back = linear.seen[3].chunk(2)
+    points = there, IMAGES.clone().requires_grad_(), back
+    towards, before, away = (linear(each).log_softmax(1).gather(1, goals) for each in points)
+    assert bool(((towards > before) & (before > away)).all())
+    (slope,) = torch.autograd.grad(before.sum(), points[1])
+    assert torch.equal((there - IMAGES).sign(), slope.sign())
 
 
 def test_no_pairs_is_half_as_many(linear):
@@ -142,7 +148,19 @@ def test_examples_are_crafted_with_concealment_bypassed(linear):
     assert torch.equal(*losses)
 
 
-@pytest.mark.parametrize("wrong", [{"epsilons": 0}, {"smallest_epsilon": 0.2}])
-def test_a_grid_that_is_none_is_refused(wrong, linear):
-    with pytest.raises(ValueError, match="epsilons"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"epsilons": 0}, "epsilons must be at least one"),
+        ({"smallest_epsilon": 0.2}, "from smallest to largest"),
+        ({"largest_epsilon": 8.0}, r"within \[0, 1\], got 20 from 0.001 to 8.0"),
+        ({"fgsm_weight": -1.0}, "weights must be at least 0, got {'fgsm': -1.0"),
+        ({"targeted_weight": -1.0}, "weights must be at least 0"),
+        ({"mixup_weight": -1.0}, "weights must be at least 0"),
+        ({"cutmix_probability": 7.0}, r"cutmix_probability must be in \[0, 1\], got 7.0"),
+        ({"cutmix_probability": -0.1}, r"cutmix_probability must be in \[0, 1\], got -0.1"),
+    ],
+)
+def test_wrong_options_are_refused(wrong, words, linear):
+    with pytest.raises(ValueError, match=words):
         fgsm_regularised(linear, IMAGES, TARGETS, **wrong)

@@ -60,15 +60,29 @@ def test_mart_of_three_images(beta, legacy, expected):
     assert float(losses["weighted_divergence"]) == pytest.approx(0.0416452, abs=1e-6)
 
 
-def test_mart_is_finite_where_the_model_is_sure_and_wrong():
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_mart_is_finite_where_the_model_is_sure(legacy, label):
+    """Right or wrong: there the other probabilities are exactly 0."""
+    answers = torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True)
+
     class Sure(nn.Module):
         def forward(self, images):
-            return torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True).repeat(len(images), 1)
+            return answers.repeat(len(images), 1)
 
-    loss = misclassification_aware(
-        Sure(), IMAGES, TWINS, torch.tensor([0, 0, 0]), 5.0, False, "separate"
-    )["loss"]
-    assert bool(loss.isfinite())
+    labels = torch.full((3,), label)
+    losses = misclassification_aware(Sure(), IMAGES, TWINS, labels, 5.0, legacy, "separate")
+    losses["loss"].backward()
+    assert bool(losses["loss"].isfinite()) and bool(answers.grad.isfinite().all())
+
+
+def test_mart_passes_clean_images_once():
+    for forwards, passes in {"separate": 2, "joint": 1}.items():
+        table = Table()
+        misclassification_aware(table, IMAGES, TWINS, LABELS, 5.0, False, forwards)
+        assert len(table.passes) == passes
+    with pytest.raises(ValueError, match="must be separate or joint, got 'legacy'"):
+        misclassification_aware(Table(), IMAGES, TWINS, LABELS, 5.0, False, "legacy")
 
 
 def test_forwards_pass_clean_and_attacked_images_as_they_say():
