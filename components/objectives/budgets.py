@@ -101,6 +101,20 @@ class PixelBudget:
         low, high = images.new_tensor(self.low_epsilon), images.new_tensor(self.epsilon)
         return Budget(torch.lerp(low, high, weights), constant, logits)
 
+    def spend(
+        self,
+        attack: Callable[..., Images],
+        view: View,
+        images: Images,
+        labels: Labels,
+        *,
+        seed: int | Tensor,
+    ) -> tuple[Images, dict[str, Tensor]]:
+        """Attack images within their budget, and give the figures of that as well."""
+        allowed = self(view, images, labels, seed=seed)
+        crafted = attack(view, images, labels, epsilon=allowed.epsilon, seed=seed)
+        return crafted, self.figures(allowed, images, crafted)
+
     def _maps(
         self, view: View, images: Images, labels: Labels, seed: int
     ) -> tuple[Tensor, Logits | None]:

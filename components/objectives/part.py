@@ -47,9 +47,8 @@ def part(
 
     def craft() -> Images:
         with attack_view(model, images, precision) as view:
-            allowed = budget(view, images, labels, seed=seed)
-            crafted = attack(view, images, labels, epsilon=allowed.epsilon, seed=seed)
-        figures.update(budget.figures(allowed, images, crafted))
+            crafted, found = budget.spend(attack, view, images, labels, seed=seed)
+        figures.update(found)
         return crafted
 
     check_share(clean_share)

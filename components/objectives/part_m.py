@@ -36,7 +36,7 @@ def part_m(
         budget: from images to the epsilon of their pixels.
         beta: weight of the divergence.
         legacy_constants: add what the published code adds inside its logarithms.
-        forwards: see `paired_logits`.
+        forwards: ``separate`` or ``joint``, see `paired_logits`.
         precision: of the copy that is attacked, or None for the model itself.
         attacked: crafts the adversarial images; by default they are crafted each time.
         seed: of the attack, one for all or one per image.
@@ -45,15 +45,14 @@ def part_m(
         The losses of `mart`, and the figures of the budget where images were crafted.
 
     Raises:
-        ValueError: beta is negative.
+        ValueError: beta is negative, or forwards is neither of these.
     """
     labels, figures = targets.argmax(1), {}
 
     def craft() -> Images:
         with attack_view(model, images, precision) as view:
-            allowed = budget(view, images, labels, seed=seed)
-            crafted = attack(view, images, labels, epsilon=allowed.epsilon, seed=seed)
-        figures.update(budget.figures(allowed, images, crafted))
+            crafted, found = budget.spend(attack, view, images, labels, seed=seed)
+        figures.update(found)
         return crafted
 
     losses = misclassification_aware(

@@ -38,8 +38,8 @@ class TrainingConfig(Config):
             with several; a model that has learnt to withstand just the one step it is trained with
             ends its training with the best epoch before. 0 does not look; nor is there anything to
             see where the objective does not attack.
-        precision: of the forward and backward passes: ``float32``, or ``bfloat16`` where autocast
-            holds it safe.
+        precision: of the forward and backward passes that train: ``float32``, or ``bfloat16`` where
+            autocast holds it safe. Attacks have the precision that the objective names.
         processes: that share every batch on one machine; 0 starts one for each accelerator, or one
             on the CPU. Where torchrun or several nodes say how many there are, 0 or that number.
         state_seconds: how often the state of training is kept within an epoch.
