@@ -36,7 +36,14 @@ class SharedStatistics(TorchFunctionMode):
     Whatever module asks for it, and on any device. Every process must normalise as often as the
     others, and take the mean over its images for its loss. Gradients of one share are those of the
     mean over the whole batch, divided by the share; to be differentiated twice.
+
+    Args:
+        copies: how many processes have each image; 1 where each has a share of its own.
     """
+
+    def __init__(self, copies: int = 1) -> None:
+        super().__init__()
+        self._copies = copies
 
     def __torch_function__(
         self,
@@ -47,11 +54,12 @@ class SharedStatistics(TorchFunctionMode):
     ) -> Any:
         """Take over `batch_norm`, and leave all else alone."""
         if func is functional.batch_norm:
-            return _batch_norm(*args, **(kwargs or {}))
+            return _batch_norm(self._copies, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 def _batch_norm(
+    copies: int,
     inputs: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -81,7 +89,7 @@ def _batch_norm(
         if running_mean is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         if running_var is not None:
-            unbiased = variance * (total / (total - 1))
+            unbiased = variance * (total / (total - copies))
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * weight

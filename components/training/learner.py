@@ -81,28 +81,29 @@ class Learner:
         """Whether all epochs are done, or more of them would be in vain."""
         return self.epoch >= self._settings.epochs or bool(self.ended)
 
-    def step(self, images: Images, targets: Targets, *, rows: Tensor) -> None:
+    def step(self, images: Images, targets: Targets, *, rows: Tensor, whole: bool = False) -> None:
         """Take a batch, as many times as the objective replays it; nothing waits for the device.
 
         Args:
             images: float32 in [0, 1], this process's part of the batch.
             targets: class probabilities.
             rows: positions of the images in the training split, on which their chance depends.
+            whole: each process has all images of the batch, and none a part of its own.
         """
         share_of_peak = self._share_of_peak()
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share_of_peak
         for _ in range(self._objective.replays):
-            self._update(images, targets, rows)
+            self._update(images, targets, rows, whole)
         self._timed_images += len(images)
         self.batch += 1
 
-    def _update(self, images: Images, targets: Targets, rows: Tensor) -> None:
-        settings = self._settings
+    def _update(self, images: Images, targets: Targets, rows: Tensor, whole: bool) -> None:
+        settings, world = self._settings, self._processes.world
         self._optimizer.zero_grad()
         seed = settings.seed + self.epoch * self._batches + self.batch
         lower = settings.precision == "bfloat16"
-        together = SharedStatistics() if self._processes.world > 1 else nullcontext()
+        together = SharedStatistics(world if whole else 1) if world > 1 else nullcontext()
         with together, torch.autocast(images.device.type, torch.bfloat16, enabled=lower):
             losses = self._objective(
                 self.model, images, targets, seed=seed, rows=rows, epoch=self.epoch
@@ -111,7 +112,7 @@ class Learner:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         # In one message after the backward pass, and not while it is under way: the attack before
         # it takes many times as long.
-        if self._processes.world > 1:
+        if world > 1:
             for gradient, mean in zip(gradients, batch_means(gradients, len(images)), strict=True):
                 gradient.copy_(mean)
         length = torch.nn.utils.get_total_norm(gradients)

@@ -121,7 +121,8 @@ def _go_on(
             saved = time.monotonic()
             for batch in training.epoch(learner.epoch, learner.batch):
                 images, targets = batch.images.to(device), batch.targets.to(device)
-                learner.step(images, targets, rows=batch.rows)
+                whole = len(images) == training.batch_images(learner.batch)
+                learner.step(images, targets, rows=batch.rows, whole=whole)
                 progress.advance(note=f"epoch {learner.epoch + 1} of {settings.epochs}")
                 due = time.monotonic() - saved >= settings.state_seconds
                 if kept and processes.agree(due):

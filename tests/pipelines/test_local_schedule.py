@@ -191,7 +191,13 @@ def test_a_turn_says_how_it_ended(place):
 def serving(place):
     """Serve in a process of its own, and kill it at the end."""
     command = [BARTIZAN, "schedule", "serve", "--workspace", place.root]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell that starts the tests in the background has them ignore Ctrl-C; a user has not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         try:
             yield process
         finally:
