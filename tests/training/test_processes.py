@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,21 +135,31 @@ start_training(settings, data=data, target=target, initial=None, state=state, ru
 """
 
 
+def command(settings, data, folder):
+    return list(map(str, [sys.executable, "-c", STEP, settings.to_json(), data, folder]))
+
+
+@contextmanager
+def killed(words, folder, awaited):
+    """Start a step, and kill it once there is a file of its state; all that it started ends."""
+    step = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    while not (folder / "state" / awaited).exists():
+        assert step.poll() is None
+        time.sleep(0.05)
+    yield
+    step.kill()
+    step.wait()
+    while named(folder):
+        time.sleep(0.1)
+
+
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 @pytest.mark.usefixtures("deadline")
 def test_a_killed_step_leaves_no_process_behind(digits_shards, tmp_path):
     endless = replace(SETTINGS, processes=2, epochs=10_000, state_seconds=0.0)
     folder = tmp_path / "a folder of this test alone"
-    command = [sys.executable, "-c", STEP, endless.to_json(), digits_shards, folder]
-    step = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    while not (folder / "state" / "newest.state").exists():
-        assert step.poll() is None
-        time.sleep(0.1)
-    assert len(named(folder)) == 4  # step, torchrun and two at work
-    step.kill()
-    step.wait()
-    while named(folder):
-        time.sleep(0.1)
+    with killed(command(endless, digits_shards, folder), folder, "newest.state"):
+        assert len(named(folder)) == 4  # step, torchrun and two at work
 
 
 @pytest.mark.usefixtures("deadline")
@@ -163,17 +173,11 @@ def test_killed_together_they_come_to_the_same_weights(digits_shards, tmp_path):
     start(digits_shards, tmp_path / "whole", **changes)
     settings = replace(SETTINGS, processes=2, state_seconds=0.0, **changes)
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", STEP, settings.to_json(), digits_shards, folder]
-    step = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    while not (folder / "state" / "previous.state").exists():
-        assert step.poll() is None
-        time.sleep(0.05)
-    step.kill()
-    step.wait()
-    while named(folder):
-        time.sleep(0.1)
+    words = command(settings, digits_shards, folder)
+    with killed(words, folder, "previous.state"):
+        pass
     assert not (folder / "model").exists()
-    subprocess.run(list(map(str, command)), check=True)
+    subprocess.run(words, check=True)
     one, two = (load_checkpoint(tmp_path / name / "model") for name in ("whole", "killed"))
     for name, weight in one.state_dict().items():
         assert torch.equal(weight, two.state_dict()[name]), name
