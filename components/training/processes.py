@@ -64,6 +64,19 @@ class Processes:
             dist.barrier()
 
 
+def check_accelerators(processes: int) -> None:
+    """Refuse more processes on this machine than it has accelerators, if it has any.
+
+    Raises:
+        ValueError: there are fewer of them.
+    """
+    accelerators = torch.cuda.device_count()
+    if 0 < accelerators < processes:
+        raise ValueError(
+            f"processes must be at most the number of accelerators, {accelerators}, got {processes}"
+        )
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """Join the processes that torchrun started, or be alone.
@@ -79,13 +92,8 @@ def joined() -> Iterator[Processes]:
         yield Processes()
         return
     if torch.cuda.is_available():
-        rank, accelerators = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        started = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
-        if started > accelerators:
-            raise ValueError(
-                f"processes must be at most the number of accelerators, {accelerators}, "
-                f"got {started}"
-            )
+        rank = int(os.environ["LOCAL_RANK"])
+        check_accelerators(int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1)))
         torch.cuda.set_device(rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:

@@ -13,6 +13,7 @@ from components.models.checkpoint import read_provenance
 from components.tracking import Run
 from components.training.config import TrainingConfig
 from components.training.launch import nodes_wanted, train_on_nodes
+from components.training.processes import check_accelerators
 from components.training.train import check_processes, train
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
@@ -51,13 +52,8 @@ def start_training(
 
 
 def _processes(settings: TrainingConfig) -> int:
-    accelerators = torch.cuda.device_count()
-    if accelerators and settings.processes > accelerators:
-        raise ValueError(
-            f"processes must be at most the number of accelerators, {accelerators}, "
-            f"got {settings.processes}"
-        )
-    return settings.processes or accelerators or 1
+    check_accelerators(settings.processes)
+    return settings.processes or torch.cuda.device_count() or 1
 
 
 def _torchrun(count: int, words: list[str], run: Run) -> None:
